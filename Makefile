@@ -1,0 +1,54 @@
+# Every target builds what it needs first; nothing asks questions or needs a terminal.
+# COMFYUI_DIR=/path/to/ComfyUI uses that one instead (see CONTRIBUTING.md).
+
+PYTHON ?= python3
+PORT ?= 8188
+TESTS ?= tests
+ARGS ?=
+
+HOST = $(PYTHON) dev/host.py
+export MODEL PROMPT PORT
+
+.PHONY: help demo test test-full lint bench serve host pins clean-host
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make demo        transparent pictures from a real ComfyUI (MODEL=..., PROMPT=...)"
+	@echo "make serve       ComfyUI with this pack, to click in: http://127.0.0.1:$(PORT) (PORT=...)"
+	@echo "make test        all tests but the slow ones (TESTS=tests/unit, ARGS='-k name')"
+	@echo "make test-full   all tests"
+	@echo "make lint        ruff and the type checker"
+	@echo "make bench       time and memory"
+	@echo "make host        build ComfyUI under .comfyui/ or bring it up to date"
+	@echo "make pins        compile the locks in dev/pins (UPGRADE=1 takes newer versions)"
+	@echo "make clean-host  remove what was built under .comfyui/; models and pictures stay"
+
+host:
+	$(HOST)
+
+demo:
+	$(HOST) run dev/demo.py $(ARGS)
+
+bench:
+	$(HOST) run dev/bench.py $(ARGS)
+
+serve:
+	$(HOST) run dev/serve.py $(ARGS)
+
+test:
+	$(HOST) run -m pytest $(TESTS) -m "not full" $(ARGS)
+
+test-full:
+	$(HOST) run -m pytest $(TESTS) $(ARGS)
+
+lint:
+	$(HOST) run -m ruff check .
+	$(HOST) run -m ruff format --check .
+	$(HOST) run -m basedpyright
+
+pins:
+	$(HOST) run -m dev.pins $(if $(UPGRADE),--upgrade)
+	$(HOST)
+
+clean-host:
+	$(HOST) clean

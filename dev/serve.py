@@ -1,0 +1,60 @@
+"""Starts ComfyUI with this pack and the stand-in models, to click in. `make serve`, PORT=8188; Ctrl-C ends it.
+
+Models, inputs and outputs are those of the ComfyUI tree itself. Further arguments go to ComfyUI (`make serve ARGS=--lowvram`).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from dev import host as hosts
+from dev.server import has_gpu
+
+
+def main() -> int:
+    host = hosts.locate()
+    port = os.environ.get("PORT") or "8188"
+    command = [str(host.python), str(host.tree / "main.py"), "--listen", "127.0.0.1", "--port", port]
+    command += ["--base-directory", str(host.tree), "--extra-model-paths-config", str(extra_paths(host)), "--disable-auto-launch"]
+    if not has_gpu(str(host.python)):
+        command.append("--cpu")
+    print(f"ComfyUI {host.version} with {hosts.PACK}: http://127.0.0.1:{port} (Ctrl-C ends it)", flush=True)
+    # Whoever ends this script ends ComfyUI with it.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    process = subprocess.Popen([*command, *sys.argv[1:]], cwd=host.tree, env=host.server_environment())
+    try:
+        return process.wait()
+    except KeyboardInterrupt:
+        process.terminate()
+        return process.wait()
+
+
+def extra_paths(host: hosts.Host) -> Path:
+    """Writes the configuration that adds our packs to the tree's own, without touching the tree; returns its path."""
+    folder = hosts.HOME / "serve"
+    packs = {"stand_ins": hosts.ROOT / "dev" / "stand_ins"}
+    if not any(path.resolve() == hosts.ROOT for path in (host.tree / "custom_nodes").iterdir()):
+        packs[hosts.PACK] = hosts.ROOT
+    links = folder / "custom_nodes"
+    links.mkdir(parents=True, exist_ok=True)
+    for link in links.iterdir():
+        hosts.remove_link(link)
+        if link.is_dir():
+            shutil.rmtree(link)
+    for name, path in packs.items():
+        if path.is_dir():
+            hosts.link_directory(path, links / name)
+    config = folder / "extra_model_paths.yaml"
+    # JSON is YAML, and quotes any path correctly.
+    config.write_text(json.dumps({"diaphane": {"custom_nodes": str(links)}}), encoding="utf-8")
+    return config
+
+
+if __name__ == "__main__":
+    sys.exit(main())
