@@ -1,0 +1,1 @@
+"""The networks of LayerDiffuse and their maths. torch only."""

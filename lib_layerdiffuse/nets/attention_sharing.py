@@ -1,0 +1,149 @@
+"""Attention sharing (paper section 3.3): the layers of one picture, side by side in a batch, see each other (FACTS section 6).
+
+The batch is N sets of F consecutive frames: row i is frame i % F. Each of the UNet's attention modules has a unit here, which holds
+the low-rank changes that make a frame what it is, and an attention among the frames of the same place. Units know nothing of the UNet;
+whoever patches one calls them around its attention modules.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .low_rank import LowRank
+from .operations import Operations, filled
+
+PROJECTIONS = ("q", "k", "v", "out")
+NORM_EPS = 1e-6
+CONTROL_HALVINGS = (2, 4, 6)  # convolutions of the control encoder's first part that halve the picture
+
+# (q, k, v [B, T, C], heads) -> [B, T, C]
+Attention = Callable[[Tensor, Tensor, Tensor, int], Tensor]
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+def plain_attention(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
+    """Scaled dot-product attention in plain torch."""
+    q, k, v = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (q, k, v))
+    return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+
+
+class ControlConv(nn.Sequential):
+    """A control map [B, M, h, w] -> what it adds to an attention module's input [B, C, h, w]."""
+
+    def __init__(self, map_width: int, hidden: int, width: int, ops: Operations, **factory):
+        super().__init__(ops.Conv2d(map_width, hidden, 3, padding=1, **factory), nn.SiLU(), ops.Conv2d(hidden, width, 1, **factory))
+
+
+class SharingUnit(nn.Module):
+    """What one attention module needs to be shared by `frames` frames."""
+
+    def __init__(self, layer: str, shapes: Shapes, frames: int, ops: Operations, **factory):
+        """layer: prefix of the unit's keys in `shapes`."""
+        super().__init__()
+        self.frames = frames
+
+        def low_rank(projection: str) -> nn.ModuleList:
+            rank, in_width = shapes[f"{layer}to_{projection}_lora.0.down.weight"]
+            width = shapes[f"{layer}to_{projection}_lora.0.up.weight"][0]
+            return nn.ModuleList([LowRank(in_width, width, rank, ops, **factory) for _ in range(frames)])
+
+        self.to_q_lora, self.to_k_lora, self.to_v_lora, self.to_out_lora = (low_rank(p) for p in PROJECTIONS)
+        width = shapes[f"{layer}temporal_i.weight"][0]
+        self.width = width
+        self.context_width = shapes[f"{layer}to_k_lora.0.down.weight"][1]
+        self.temporal_n = ops.LayerNorm(width, eps=NORM_EPS, **factory)
+        self.temporal_i, self.temporal_q, self.temporal_k, self.temporal_v, self.temporal_o = (
+            ops.Linear(width, width, **factory) for _ in range(5)
+        )
+        self.control_convs: nn.ModuleList | None = None
+        if f"{layer}control_convs.0.0.weight" in shapes:
+            hidden, map_width = shapes[f"{layer}control_convs.0.0.weight"][:2]
+            self.control_convs = nn.ModuleList([ControlConv(map_width, hidden, width, ops, **factory) for _ in range(frames)])
+
+    def change(self, projection: str, x: Tensor) -> Tensor:
+        """What each frame's own weights add to a projection: [N F, T, C] -> [N F, T, C']."""
+        layers = getattr(self, f"to_{projection}_lora")
+        if self.frames == 1:
+            return layers[0](x)
+        return torch.stack([layer(x[frame :: self.frames]) for frame, layer in enumerate(layers)], dim=1).flatten(0, 1)
+
+    def control(self, signal: Tensor) -> Tensor:
+        """Control maps [G, M, h, w] -> what they add to the module's input, frame by frame: [G, F, h w, C]."""
+        assert self.control_convs is not None
+        return torch.stack([conv(signal) for conv in self.control_convs], dim=1).flatten(3).transpose(2, 3)  # GFCHW -> GF(HW)C
+
+    def temporal(self, x: Tensor, heads: int, attention: Attention = plain_attention) -> Tensor:
+        """Attention among the frames of the same place: [N F, T, C] -> what it adds, [N F, T, C]."""
+        rows, tokens, width = x.shape
+        x = self.temporal_i(self.temporal_n(x))
+        if self.frames == 1:  # one frame attends to itself alone
+            return self.temporal_o(self.temporal_v(x))
+        x = x.unflatten(0, (-1, self.frames)).transpose(1, 2).reshape(-1, self.frames, width)  # (N F)TC -> (N T)FC
+        x = attention(self.temporal_q(x), self.temporal_k(x), self.temporal_v(x), heads)
+        x = self.temporal_o(x)
+        return x.unflatten(0, (-1, tokens)).transpose(1, 2).reshape(rows, tokens, width)
+
+
+class ControlEncoder(nn.Module):
+    """The given layer's picture [B, 3, H, W] in [-1, 1] -> control maps at 1/8, 1/16, 1/32 and 1/64."""
+
+    def __init__(self, prefix: str, shapes: Shapes, ops: Operations, **factory):
+        super().__init__()
+
+        def part(name: str, halvings: tuple[int, ...]) -> nn.Sequential:
+            layers: list[nn.Module] = []
+            while (key := f"{prefix}{name}.{len(layers)}.weight") in shapes:
+                width, in_width = shapes[key][:2]
+                stride = 2 if len(layers) // 2 in halvings else 1
+                layers += [ops.Conv2d(in_width, width, 3, stride=stride, padding=1, **factory), nn.SiLU()]
+            return nn.Sequential(*layers)
+
+        self.blocks_0 = part("blocks_0", CONTROL_HALVINGS)
+        self.blocks_1, self.blocks_2, self.blocks_3 = (part(f"blocks_{scale}", (0,)) for scale in (1, 2, 3))
+
+    def forward(self, picture: Tensor) -> list[Tensor]:
+        maps = [picture]
+        for part in (self.blocks_0, self.blocks_1, self.blocks_2, self.blocks_3):
+            maps.append(part(maps[-1]))
+        return maps[1:]
+
+
+class Hookers(nn.Module):
+    """Nothing but the level `hookers.` in the released key names."""
+
+    def __init__(self, units: list[SharingUnit]):
+        super().__init__()
+        self.layers = nn.ModuleList(units)
+
+
+class AttentionSharing(nn.Module):
+    """All units of a released file, in its order (`hookers.layers.N`), and its control encoder if it has one."""
+
+    def __init__(self, shapes: Shapes, ops: Operations = nn, **factory):
+        super().__init__()
+        first = "hookers.layers.0.to_q_lora."
+        self.frames = len({key.removeprefix(first).split(".")[0] for key in shapes if key.startswith(first)})
+        count = 1 + max((int(match[1]) for key in shapes if (match := re.match(r"hookers\.layers\.(\d+)\.", key))), default=-1)
+        self.hookers = Hookers([SharingUnit(f"hookers.layers.{n}.", shapes, self.frames, ops, **factory) for n in range(count)])
+        has_control = any(key.startswith("kwargs_encoder.") for key in shapes)
+        self.kwargs_encoder = ControlEncoder("kwargs_encoder.", shapes, ops, **factory) if has_control else None
+
+    @property
+    def units(self) -> list[SharingUnit]:
+        return cast(list[SharingUnit], list(self.hookers.layers))
+
+    @classmethod
+    def from_shapes(cls, shapes: Shapes, ops: Operations = nn, **factory) -> AttentionSharing:
+        """The network, not filled, that weights of these shapes belong to. Raises KeyError for a key that every unit has."""
+        return cls(shapes, ops, **factory)
+
+    @classmethod
+    def from_state_dict(cls, sd: Mapping[str, Tensor], ops: Operations = nn, **factory) -> AttentionSharing:
+        """The network that `sd` belongs to, filled, strictly. `factory`: dtype and device (default: those of the weights)."""
+        return filled(cls, sd, ops, factory)

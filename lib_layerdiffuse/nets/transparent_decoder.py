@@ -1,0 +1,209 @@
+"""The latent transparency decoder (paper section 3.1): reads alpha and colour back out of a decoded picture and its latent.
+
+A UNet over the picture whose features meet the latent where both have the same size, at one eighth. Layout and key names are those
+of the released files (FACTS section 3); every width, the number of blocks and the latent's channels come from the weights.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .operations import Operations, filled
+
+NORM_GROUPS = 4
+NORM_EPS = 1e-5
+HEAD_DIM = 8
+LATENT_LEVEL = 3  # the latent is one eighth of the picture: it joins after three downsamplers
+
+
+@dataclass(frozen=True)
+class DecoderLayout:
+    """What the weights say about the network."""
+
+    widths: tuple[int, ...]
+    attention: tuple[bool, ...]
+    resnets: int
+    pixel_channels: int
+    latent_channels: int
+    out_channels: int
+
+    @classmethod
+    def of(cls, shapes: Mapping[str, tuple[int, ...]]) -> DecoderLayout:
+        """Read the layout from {key: shape}. Raises KeyError for a key that every such network has."""
+        indices = [re.match(r"down_blocks\.(\d+)\.resnets\.(\d+)\.", key) for key in shapes]
+        found = [(int(match[1]), int(match[2])) for match in indices if match]
+        if not found:
+            raise KeyError("down_blocks.0.resnets.0.conv1.weight")
+        levels = range(1 + max(block for block, _ in found))
+        return cls(
+            widths=tuple(shapes[f"down_blocks.{level}.resnets.0.conv1.weight"][0] for level in levels),
+            attention=tuple(f"down_blocks.{level}.attentions.0.to_q.weight" in shapes for level in levels),
+            resnets=1 + max(resnet for _, resnet in found),
+            pixel_channels=shapes["conv_in.weight"][1],
+            latent_channels=shapes["latent_conv_in.weight"][1],
+            out_channels=shapes["conv_out.weight"][0],
+        )
+
+    @property
+    def multiple(self) -> int:
+        """Height and width of the picture have to be multiples of this."""
+        return 2 ** (len(self.widths) - 1)
+
+
+class ResnetBlock(nn.Module):
+    def __init__(self, in_width: int, width: int, ops: Operations, **factory):
+        super().__init__()
+        self.norm1 = ops.GroupNorm(NORM_GROUPS, in_width, eps=NORM_EPS, **factory)
+        self.conv1 = ops.Conv2d(in_width, width, 3, padding=1, **factory)
+        self.norm2 = ops.GroupNorm(NORM_GROUPS, width, eps=NORM_EPS, **factory)
+        self.conv2 = ops.Conv2d(width, width, 3, padding=1, **factory)
+        self.conv_shortcut = ops.Conv2d(in_width, width, 1, **factory) if in_width != width else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.conv1(F.silu(self.norm1(x)))
+        h = self.conv2(F.silu(self.norm2(h)))
+        return h + (x if self.conv_shortcut is None else self.conv_shortcut(x))
+
+
+class SelfAttention(nn.Module):
+    def __init__(self, width: int, ops: Operations, **factory):
+        super().__init__()
+        self.group_norm = ops.GroupNorm(NORM_GROUPS, width, eps=NORM_EPS, **factory)
+        self.to_q = ops.Linear(width, width, **factory)
+        self.to_k = ops.Linear(width, width, **factory)
+        self.to_v = ops.Linear(width, width, **factory)
+        self.to_out = nn.ModuleList([ops.Linear(width, width, **factory)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        b, c, h, w = x.shape
+        tokens = self.group_norm(x).flatten(2).transpose(1, 2)  # BCHW -> B(HW)C
+        q, k, v = (project(tokens).view(b, h * w, c // HEAD_DIM, HEAD_DIM).transpose(1, 2) for project in (self.to_q, self.to_k, self.to_v))
+        mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(b, h * w, c)
+        return x + self.to_out[0](mixed).transpose(1, 2).view(b, c, h, w)
+
+
+class Downsampler(nn.Module):
+    def __init__(self, width: int, ops: Operations, **factory):
+        super().__init__()
+        self.conv = ops.Conv2d(width, width, 3, stride=2, padding=1, **factory)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(x)
+
+
+class Upsampler(nn.Module):
+    def __init__(self, width: int, ops: Operations, **factory):
+        super().__init__()
+        self.conv = ops.Conv2d(width, width, 3, padding=1, **factory)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+
+
+class DownBlock(nn.Module):
+    def __init__(self, in_width: int, width: int, resnets: int, attention: bool, down: bool, ops: Operations, **factory):
+        super().__init__()
+        self.resnets = nn.ModuleList([ResnetBlock(in_width if i == 0 else width, width, ops, **factory) for i in range(resnets)])
+        self.attentions = nn.ModuleList([SelfAttention(width, ops, **factory) for _ in range(resnets)]) if attention else None
+        self.downsamplers = nn.ModuleList([Downsampler(width, ops, **factory)]) if down else None
+
+    def forward(self, x: Tensor, skips: list[Tensor]) -> Tensor:
+        for i, resnet in enumerate(self.resnets):
+            x = resnet(x)
+            if self.attentions is not None:
+                x = self.attentions[i](x)
+            skips.append(x)
+        if self.downsamplers is not None:
+            x = self.downsamplers[0](x)
+            skips.append(x)
+        return x
+
+
+class MidBlock(nn.Module):
+    def __init__(self, width: int, ops: Operations, **factory):
+        super().__init__()
+        self.resnets = nn.ModuleList([ResnetBlock(width, width, ops, **factory) for _ in range(2)])
+        self.attentions = nn.ModuleList([SelfAttention(width, ops, **factory)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.resnets[1](self.attentions[0](self.resnets[0](x)))
+
+
+class UpBlock(nn.Module):
+    def __init__(self, in_width: int, width: int, skip_widths: list[int], attention: bool, up: bool, ops: Operations, **factory):
+        super().__init__()
+        in_widths = [in_width] + [width] * (len(skip_widths) - 1)
+        self.resnets = nn.ModuleList(
+            [ResnetBlock(before + skip, width, ops, **factory) for before, skip in zip(in_widths, skip_widths, strict=True)]
+        )
+        self.attentions = nn.ModuleList([SelfAttention(width, ops, **factory) for _ in skip_widths]) if attention else None
+        self.upsamplers = nn.ModuleList([Upsampler(width, ops, **factory)]) if up else None
+
+    def forward(self, x: Tensor, skips: list[Tensor]) -> Tensor:
+        for i, resnet in enumerate(self.resnets):
+            x = resnet(torch.cat((x, skips.pop()), dim=1))
+            if self.attentions is not None:
+                x = self.attentions[i](x)
+        return x if self.upsamplers is None else self.upsamplers[0](x)
+
+
+class TransparentDecoder(nn.Module):
+    """Picture + latent -> picture with alpha, one pass.
+
+    `decoder(pixel[B, 3, H, W] in [0, 1], latent[B, C, H/8, W/8] in raw VAE space) -> [B, 4, H, W]`, not clipped, channels in the order
+    of the file (A, R, G, B for SD1.5 and SDXL; R, G, B, A for Flux). H and W are multiples of `layout.multiple` (64 as released).
+    """
+
+    def __init__(self, layout: DecoderLayout, ops: Operations = nn, **factory):
+        super().__init__()
+        self.layout = layout
+        widths = layout.widths
+        last = len(widths) - 1
+        self.conv_in = ops.Conv2d(layout.pixel_channels, widths[0], 3, padding=1, **factory)
+        self.latent_conv_in = ops.Conv2d(layout.latent_channels, widths[LATENT_LEVEL - 1], 1, **factory)
+
+        self.down_blocks = nn.ModuleList()
+        skip_widths = [widths[0]]
+        for level, width in enumerate(widths):
+            in_width = widths[max(level - 1, 0)]
+            self.down_blocks.append(DownBlock(in_width, width, layout.resnets, layout.attention[level], level < last, ops, **factory))
+            skip_widths += [width] * (layout.resnets + (level < last))
+
+        self.mid_block = MidBlock(widths[-1], ops, **factory)
+
+        self.up_blocks = nn.ModuleList()
+        for level in reversed(range(len(widths))):
+            in_width = widths[min(level + 1, last)]
+            skips = [skip_widths.pop() for _ in range(layout.resnets + 1)]
+            self.up_blocks.append(UpBlock(in_width, widths[level], skips, layout.attention[level], level > 0, ops, **factory))
+
+        self.conv_norm_out = ops.GroupNorm(NORM_GROUPS, widths[0], eps=NORM_EPS, **factory)
+        self.conv_out = ops.Conv2d(widths[0], layout.out_channels, 3, padding=1, **factory)
+
+    @classmethod
+    def from_shapes(cls, shapes: Mapping[str, tuple[int, ...]], ops: Operations = nn, **factory) -> TransparentDecoder:
+        """The network, not filled, that weights of these shapes belong to. Raises KeyError for a key that every such network has."""
+        return cls(DecoderLayout.of(shapes), ops, **factory)
+
+    @classmethod
+    def from_state_dict(cls, sd: Mapping[str, Tensor], ops: Operations = nn, **factory) -> TransparentDecoder:
+        """The network that `sd` belongs to, filled, strictly. `factory`: dtype and device (default: those of the weights)."""
+        return filled(cls, sd, ops, factory)
+
+    def forward(self, pixel: Tensor, latent: Tensor) -> Tensor:
+        x = self.conv_in(pixel)
+        skips = [x]
+        for level, block in enumerate(self.down_blocks):
+            if level == LATENT_LEVEL:
+                x = x + self.latent_conv_in(latent)
+            x = block(x, skips)
+        x = self.mid_block(x)
+        for block in self.up_blocks:
+            x = block(x, skips)
+        return self.conv_out(F.silu(self.conv_norm_out(x)))
