@@ -1,0 +1,22 @@
+"""Diaphane: transparent images and image layers straight from the diffusion model (LayerDiffuse), as nodes for ComfyUI."""
+
+from __future__ import annotations
+
+from comfy_api.latest import ComfyExtension, io
+
+from .lib_layerdiffuse.host.weight_files import register_folder
+from .nodes import NODES
+
+WEB_DIRECTORY = "./web"
+
+
+class Diaphane(ComfyExtension):
+    async def on_load(self) -> None:
+        register_folder()
+
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        return NODES
+
+
+async def comfy_entrypoint() -> Diaphane:
+    return Diaphane()

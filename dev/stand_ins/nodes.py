@@ -1,0 +1,121 @@
+"""The loader nodes. Each stands in for one of the host's and has its outputs."""
+
+from __future__ import annotations
+
+from comfy_api.latest import ComfyExtension, io
+from typing_extensions import override
+
+from .models import build_clip, build_controlnet, build_model
+from .shapes import FAMILIES
+from .vae import build_vae
+
+_CATEGORY = "layerdiffuse/stand-ins"
+
+
+def _inputs(families: tuple[str, ...] = FAMILIES) -> list[io.Input]:
+    return [
+        io.Combo.Input("family", options=list(families), tooltip="Architecture to stand in for."),
+        io.Int.Input(
+            "seed",
+            default=0,
+            min=0,
+            max=2**32 - 1,
+            control_after_generate=False,
+            tooltip="Picks the made-up weights. The same seed always gives the same model.",
+        ),
+    ]
+
+
+class Checkpoint(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="StandInCheckpoint",
+            display_name="Stand-In Checkpoint",
+            category=_CATEGORY,
+            description="A small model with made-up weights, in the place of Load Checkpoint.",
+            inputs=_inputs(),
+            outputs=[
+                io.Model.Output(display_name="MODEL", tooltip="Narrow diffusion model."),
+                io.Clip.Output(display_name="CLIP", tooltip="Narrow text encoders."),
+                io.Vae.Output(display_name="VAE", tooltip="Average pooling and nearest upsampling."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, family: str, seed: int) -> io.NodeOutput:
+        return io.NodeOutput(build_model(family, seed), build_clip(family, seed), build_vae(family, seed))
+
+
+class DiffusionModel(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="StandInModel",
+            display_name="Stand-In Model",
+            category=_CATEGORY,
+            description="A small diffusion model with made-up weights, in the place of Load Diffusion Model.",
+            inputs=_inputs(),
+            outputs=[io.Model.Output(display_name="MODEL", tooltip="Narrow diffusion model.")],
+        )
+
+    @classmethod
+    def execute(cls, family: str, seed: int) -> io.NodeOutput:
+        return io.NodeOutput(build_model(family, seed))
+
+
+class TextEncoders(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="StandInCLIP",
+            display_name="Stand-In CLIP",
+            category=_CATEGORY,
+            description="Small text encoders with made-up weights, in the place of Load CLIP and DualCLIPLoader.",
+            inputs=_inputs(),
+            outputs=[io.Clip.Output(display_name="CLIP", tooltip="Narrow text encoders.")],
+        )
+
+    @classmethod
+    def execute(cls, family: str, seed: int) -> io.NodeOutput:
+        return io.NodeOutput(build_clip(family, seed))
+
+
+class Autoencoder(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="StandInVAE",
+            display_name="Stand-In VAE",
+            category=_CATEGORY,
+            description="A VAE that pools and repeats pixels, in the place of Load VAE.",
+            inputs=_inputs(),
+            outputs=[io.Vae.Output(display_name="VAE", tooltip="Average pooling and nearest upsampling.")],
+        )
+
+    @classmethod
+    def execute(cls, family: str, seed: int) -> io.NodeOutput:
+        return io.NodeOutput(build_vae(family, seed))
+
+
+class Control(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="StandInControlNet",
+            display_name="Stand-In ControlNet",
+            category=_CATEGORY,
+            description="A small ControlNet with made-up weights, in the place of Load ControlNet Model.",
+            inputs=_inputs(("SDXL", "SD1.5")),
+            outputs=[io.ControlNet.Output(display_name="CONTROL_NET", tooltip="Narrow ControlNet.")],
+        )
+
+    @classmethod
+    def execute(cls, family: str, seed: int) -> io.NodeOutput:
+        return io.NodeOutput(build_controlnet(family, seed))
+
+
+class StandIns(ComfyExtension):
+    @override
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        return [Checkpoint, DiffusionModel, TextEncoders, Autoencoder, Control]

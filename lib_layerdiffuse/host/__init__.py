@@ -1,0 +1,1 @@
+"""LayerDiffuse inside ComfyUI: the only place that imports comfy."""

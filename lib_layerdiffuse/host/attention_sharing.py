@@ -1,0 +1,204 @@
+"""Attention sharing in a ComfyUI model of the SD1.5 family (FACTS section 6).
+
+Nothing in the model is replaced. Forward hooks add each frame's low-rank part to the projections; attention patches add the control
+signal before, the attention among frames after each attention module. So user LoRAs, IPAdapter, PAG, FreeU and chunking go on working.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from typing import Any
+
+import comfy.model_management as memory
+import comfy.ops
+import comfy.utils
+import torch
+from comfy.ldm.modules.attention import optimized_attention
+from comfy.model_patcher import CoreModelPatcher, ModelPatcher
+from torch import Tensor, nn
+
+from ..errors import DiaphaneError
+from ..nets.attention_sharing import PROJECTIONS, AttentionSharing, SharingUnit
+from ..pixels.fit import CROP
+from .control_picture import ControlPicture
+from .forward_hooks import ForwardHook, ForwardHooks
+from .networks import check_complete
+from .window import SigmaWindow
+
+Block = tuple[str, int]
+
+# In the order of the released files: the middle comes last.
+BLOCKS: tuple[Block, ...] = (
+    *(("input", i) for i in (1, 2, 4, 5, 7, 8)),
+    *(("output", i) for i in range(3, 12)),
+    ("middle", 0),
+)
+ATTENTIONS = ("attn1", "attn2")
+
+
+def share_attention(
+    model: ModelPatcher,
+    state_dict: Mapping[str, Tensor],
+    *,
+    control: Tensor | None = None,
+    weight: float = 1.0,
+    start: float = 0.0,
+    end: float = 1.0,
+    fit: str = CROP,
+) -> ModelPatcher:
+    """A clone of `model` whose frames share attention; how many there are and their rank come from the weights.
+
+    control: the given layer as an opaque picture [1, H, W, 3] in [0, 1], for files that are steered by one; fit: how it is brought to
+    the size of the generation. weight: strength of all that is added. start, end: the part of the sampling in which it is active.
+    Raises DiaphaneError if the file is no attention sharing file, needs a control picture or has no use for one, or is for another model.
+    """
+    check_complete(state_dict, AttentionSharing, "a whole SD1.5 attention sharing file")
+    net = AttentionSharing.from_state_dict(
+        state_dict, comfy.ops.manual_cast, dtype=model.model.get_dtype_inference(), device=memory.unet_offload_device()
+    )
+    _check_control(net, control)
+    paths = _attention_paths()
+    _check_widths(net, model, paths)
+
+    patched = model.clone()
+    window = SigmaWindow(start, end)
+    if weight == 0.0 or window.is_empty:
+        return patched
+    key = f"diaphane.{uuid.uuid4().hex}"
+    picture = ControlPicture(control, fit, net.kwargs_encoder, key) if control is not None and net.kwargs_encoder is not None else None
+    units = dict(zip(paths, net.units, strict=True))
+    sharing = Sharing(units, net.frames, picture, weight, window, key)
+
+    patcher = CoreModelPatcher(net, load_device=model.load_device, offload_device=memory.unet_offload_device())
+    patched.set_additional_models(key, [patcher])
+    patched.set_injections(key, [ForwardHooks(sharing.forward_hooks(paths))])
+    for attention, set_patch, set_output_patch in (
+        ("attn1", patched.set_model_attn1_patch, patched.set_model_attn1_output_patch),
+        ("attn2", patched.set_model_attn2_patch, patched.set_model_attn2_output_patch),
+    ):
+        set_patch(sharing.before(attention))
+        set_output_patch(sharing.after(attention))
+    if picture is not None:
+        picture.attach(patched)
+    if not window.is_whole:
+        window.attach(patched, key)
+    return patched
+
+
+class Sharing:
+    """The patches around the attention modules of one model."""
+
+    def __init__(
+        self,
+        units: Mapping[tuple[Block, str], SharingUnit],
+        frames: int,
+        picture: ControlPicture | None,
+        weight: float,
+        window: SigmaWindow,
+        key: str,
+    ):
+        self.units = units
+        self.frames = frames
+        self.picture = picture
+        self.weight = weight
+        self.window = window
+        self.key = key
+
+    def forward_hooks(self, paths: Mapping[tuple[Block, str], str]) -> dict[str, ForwardHook]:
+        """Hooks for the projections of every attention module."""
+        return {
+            f"{path}.to_{projection}{'.0' if projection == 'out' else ''}": self._adding_hook(self.units[place], projection)
+            for place, path in paths.items()
+            for projection in PROJECTIONS
+        }
+
+    def _adding_hook(self, unit: SharingUnit, projection: str) -> ForwardHook:
+        def add(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor | None:
+            if not self.window.open:
+                return None
+            return torch.add(output, unit.change(projection, args[0]), alpha=self.weight)
+
+        return add
+
+    def before(self, attention: str) -> Any:
+        """Patch for the input of an attention module: adds the control signal."""
+
+        def patch(x: Tensor, context: Tensor, value: Tensor, options: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
+            unit = self._unit(attention, options)
+            if unit is None:
+                return x, context, value
+            self._check_batch(x)
+            signal = None
+            if self.picture is not None:
+                signal = self._signal(unit, self.picture.map_for(options), x)
+                controlled = x + signal
+                # Self-attention looks at the controlled input, unless another patch has given it something else to look at.
+                context, value = (controlled if y is x else y for y in (context, value))
+                x = controlled
+            options[self.key] = (x, signal)
+            return x, context, value
+
+        return patch
+
+    def after(self, attention: str) -> Any:
+        """Patch for the output of an attention module: adds the control signal once more and the attention among frames."""
+
+        def patch(output: Tensor, options: dict[str, Any]) -> Tensor:
+            unit = self._unit(attention, options)
+            if unit is None:
+                return output
+            x, signal = options.pop(self.key)
+            mixed = unit.temporal(x + output, options["n_heads"], optimized_attention)
+            output = torch.add(output, mixed, alpha=self.weight)
+            return output if signal is None else output + signal
+
+        return patch
+
+    def _unit(self, attention: str, options: dict[str, Any]) -> SharingUnit | None:
+        return self.units.get((options["block"], attention)) if self.window.open else None
+
+    def _signal(self, unit: SharingUnit, control_map: Tensor, x: Tensor) -> Tensor:
+        signal = unit.control(control_map) * self.weight  # GFTC
+        sets = x.shape[0] // (signal.shape[0] * self.frames)
+        return signal.unsqueeze(1).expand(-1, sets, -1, -1, -1).reshape(x.shape).to(x)
+
+    def _check_batch(self, x: Tensor) -> None:
+        if x.shape[0] % self.frames:
+            raise DiaphaneError(
+                f"This model generates {self.frames} layers at once, so the batch has to be a multiple of {self.frames}. "
+                "Use Empty Layer Latent, which makes the right latent."
+            )
+
+
+def _attention_paths() -> dict[tuple[Block, str], str]:
+    """Where in the model each attention module is, in the order of the released files."""
+    return {
+        ((kind, i), attention): "diffusion_model."
+        + (f"{kind}_blocks.{i}" if kind != "middle" else "middle_block")
+        + f".1.transformer_blocks.0.{attention}"
+        for kind, i in BLOCKS
+        for attention in ATTENTIONS
+    }
+
+
+def _check_control(net: AttentionSharing, control: Tensor | None) -> None:
+    if net.kwargs_encoder is None and control is not None:
+        raise DiaphaneError(
+            "This attention sharing file takes no given layer. Choose a foreground -> background or background -> foreground file."
+        )
+    if net.kwargs_encoder is not None and control is None:
+        raise DiaphaneError("This attention sharing file needs a given layer. Use LayerDiffuse Joint From Layer.")
+
+
+def _check_widths(net: AttentionSharing, model: ModelPatcher, paths: Mapping[tuple[Block, str], str]) -> None:
+    if len(net.units) != len(paths):
+        raise DiaphaneError(f"This attention sharing file has {len(net.units)} layers, SD1.5 has {len(paths)}. Choose another file.")
+    for path, unit in zip(paths.values(), net.units, strict=True):
+        module = comfy.utils.get_attr(model.model, path)
+        got = (unit.width, unit.context_width)
+        needed = (module.to_q.out_features, module.to_k.in_features)
+        if got != needed:
+            raise DiaphaneError(
+                f"This attention sharing file does not fit the model: {path} has widths {needed}, the file {got}. Use an SD1.5 checkpoint."
+            )

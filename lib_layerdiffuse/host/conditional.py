@@ -1,0 +1,81 @@
+"""Layers generated one after another by a model of the SDXL family: around, behind or out of given ones."""
+
+from __future__ import annotations
+
+import torch
+from comfy.model_patcher import ModelPatcher
+from comfy.sd import VAE
+from torch import Tensor
+
+from ..pixels.fit import CROP, FIT, fit_to
+from ..pixels.straight import on_grey
+from ..weights.catalogue import Family, Role
+from .deltas import apply_deltas
+from .extra_channels import Extra
+from .families import AUTO, require_family, require_vae
+from .layers import BACKGROUND, FOREGROUND
+from .transparency import LATENT_SCALE
+from .weight_files import load_weights
+
+BLEND, EXTRACT = "LayerDiffuse Blend", "LayerDiffuse Extract"
+
+ROLE_FOR_GIVEN = {FOREGROUND: Role.FOREGROUND_TO_BLENDED, BACKGROUND: Role.BACKGROUND_TO_BLENDED}
+ROLE_FOR_WANTED = {BACKGROUND: Role.FOREGROUND_BLENDED_TO_BACKGROUND, FOREGROUND: Role.BACKGROUND_BLENDED_TO_FOREGROUND}
+
+
+def make_blend(
+    model: ModelPatcher,
+    vae: VAE,
+    rgba: Tensor,
+    given: str,
+    *,
+    fit: str = CROP,
+    weight: float = 1.0,
+    start: float = 0.0,
+    end: float = 1.0,
+    file: str = AUTO,
+) -> ModelPatcher:
+    """A clone of `model` that generates whole pictures around a given foreground or in front of a given background.
+
+    rgba [B, H, W, 4] in [0, 1], straight alpha: the given layer.
+    """
+    family = require_family(model, BLEND, {Family.SDXL: None, Family.SD15: "Use LayerDiffuse Joint From Layer."})
+    extra = _seen_by(model, vae, [rgba], fit, BLEND)
+    return apply_deltas(model, load_weights(family, ROLE_FOR_GIVEN[given], file), weight=weight, start=start, end=end, extra=extra)
+
+
+def make_extract(
+    model: ModelPatcher,
+    vae: VAE,
+    blended: Tensor,
+    layer: Tensor,
+    wanted: str,
+    *,
+    fit: str = CROP,
+    weight: float = 1.0,
+    start: float = 0.0,
+    end: float = 1.0,
+    file: str = AUTO,
+) -> ModelPatcher:
+    """A clone of `model` that generates the layer which, with the given one, makes up the blended picture.
+
+    blended, layer: [B, H, W, 4] in [0, 1], straight alpha; layer is the background if the foreground is wanted, and the other way round.
+    """
+    family = require_family(model, EXTRACT, {Family.SDXL: None, Family.SD15: "Use LayerDiffuse Joint From Layer."})
+    extra = _seen_by(model, vae, [layer, blended], fit, EXTRACT)
+    return apply_deltas(model, load_weights(family, ROLE_FOR_WANTED[wanted], file), weight=weight, start=start, end=end, extra=extra)
+
+
+def _seen_by(model: ModelPatcher, vae: VAE, pictures: list[Tensor], fit: str, node: str) -> Extra:
+    """Pictures as latents that the model sees beside the noise, all at the size of the first."""
+    require_vae(vae, node)
+    count, height, width = max(map(len, pictures)), *(side // LATENT_SCALE * LATENT_SCALE for side in pictures[0].shape[1:3])
+    process = model.model.process_latent_in
+    latents = []
+    for rgba in pictures:
+        grey = fit_to(on_grey(rgba).movedim(-1, 1), height, width, fit, fill=0.5).movedim(1, -1)
+        latents.append(process(vae.encode(grey)).expand(count, -1, -1, -1))
+    fill: Tensor | float = 0.0
+    if fit == FIT:
+        fill = process(vae.encode(torch.full((1, 64, 64, 3), 0.5))).mean(dim=(0, 2, 3)).repeat(len(pictures))
+    return Extra(torch.cat(latents, dim=1), fit, fill)

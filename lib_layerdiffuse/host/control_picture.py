@@ -1,0 +1,73 @@
+"""The given layer that steers attention sharing, at the size and place of whatever part of the picture is being sampled."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import comfy.conds
+import torch.nn.functional as F
+from comfy.model_patcher import ModelPatcher
+from comfy.patcher_extension import CallbacksMP, WrappersMP
+from torch import Tensor
+
+from ..nets.attention_sharing import ControlEncoder
+from ..pixels.fit import fit_to
+from .transparency import LATENT_SCALE
+
+GREY = 0.5
+
+
+class ControlPicture:
+    """Control maps of one picture. They are computed once per size and forgotten when the sampling ends."""
+
+    def __init__(self, picture: Tensor, fit: str, encoder: ControlEncoder, key: str):
+        """picture [1, H, W, 3] in [0, 1]; fit: how it is brought to the size of the generation."""
+        self.picture = picture[..., :3].movedim(-1, 1)  # BHWC -> BCHW
+        self.fit = fit
+        self.encoder = encoder
+        self.key = f"{key}.control"
+        self._maps: dict[tuple[int, ...], dict[tuple[int, ...], Tensor]] = {}
+
+    def attach(self, model: ModelPatcher) -> None:
+        model.add_wrapper_with_key(WrappersMP.CALC_COND_BATCH, self.key, self._give_to_areas)
+        model.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, self.key, self._take_from_areas)
+        model.add_callback_with_key(CallbacksMP.ON_CLEANUP, self.key, lambda *_: self._maps.clear())
+
+    def map_for(self, options: dict[str, Any]) -> Tensor:
+        """The control map [G, M, h, w] for the attention module whose options these are, G = 1 or the number of conditions."""
+        maps = options.get(self.key)
+        if maps is None:
+            size = tuple(options["original_shape"][-2:])
+            if size not in self._maps:
+                self._maps[size] = self._encode(self._at(size), options)
+            maps = self._maps[size]
+        return maps[tuple(options["activations_shape"][-2:])]
+
+    def _at(self, latent_size: tuple[int, ...]) -> Tensor:
+        return fit_to(self.picture, latent_size[0] * LATENT_SCALE, latent_size[1] * LATENT_SCALE, self.fit, fill=GREY)
+
+    def _encode(self, picture: Tensor, options: dict[str, Any]) -> dict[tuple[int, ...], Tensor]:
+        like = options["sigmas"]
+        first = next(self.encoder.parameters())
+        maps = self.encoder((picture * 2.0 - 1.0).to(device=like.device, dtype=first.dtype))
+        return {tuple(m.shape[2:]): m for m in maps}
+
+    def _give_to_areas(self, executor: Callable[..., Any], model: Any, conds: list[Any], x: Tensor, *args: Any) -> Any:
+        # A condition for a part of the picture needs that part of the control picture: folded to the latent's size, the host crops it.
+        def given(cond: dict[str, Any]) -> dict[str, Any]:
+            if "area" not in cond:
+                return cond
+            folded = F.pixel_unshuffle(self._at(tuple(x.shape[2:])), LATENT_SCALE).to(x.device)
+            return {**cond, "model_conds": {**cond["model_conds"], self.key: comfy.conds.CONDNoiseShape(folded)}}
+
+        return executor(model, [None if entries is None else [given(c) for c in entries] for entries in conds], x, *args)
+
+    def _take_from_areas(
+        self, executor: Callable[..., Any], x: Tensor, timesteps: Any, context: Any, y: Any, control: Any, options: dict, **kwargs: Any
+    ) -> Any:
+        folded = kwargs.pop(self.key, None)
+        if folded is not None:
+            rows = x.shape[0] // len(options["cond_or_uncond"])
+            options = {**options, self.key: self._encode(F.pixel_shuffle(folded[::rows].float(), LATENT_SCALE), options)}
+        return executor(x, timesteps, context, y, control, options, **kwargs)

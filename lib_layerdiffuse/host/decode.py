@@ -1,0 +1,74 @@
+"""LATENT to pictures: which rows are transparent, and where their colours come from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from comfy.sd import VAE
+from torch import Tensor
+
+from ..errors import DiaphaneError
+from ..nets.transparent_decoder import TransparentDecoder
+from ..pixels.straight import with_alpha
+from .layers import FOREGROUND, layers_in, rows_of
+from .networks import ManagedNetwork
+from .transparency import LATENT_SCALE, SIZE_KEY, decode_rgba
+
+
+def decode_layers(
+    vae: VAE,
+    decoder: ManagedNetwork[TransparentDecoder],
+    samples: Mapping[str, Any],
+    images: Tensor | None = None,
+    *,
+    passes: int = 8,
+    tile: int = 0,
+) -> Tensor:
+    """Decode a LATENT to [B, H, W, 4] with straight alpha.
+
+    If the latent names its layers, only the foreground rows are transparent; the others are decoded as opaque pictures.
+    images: the same latent decoded elsewhere, perhaps retouched or upscaled, [B, H, W, 3 or 4]; decoded by `vae` if None.
+    """
+    latent = _plain_latent(samples, vae)
+    pixels = vae.decode(latent) if images is None else images[..., :3]
+    if images is None:
+        pixels = _as_encoded(pixels, samples)
+    count = latent.shape[0]
+    if pixels.shape[0] != count:
+        raise DiaphaneError(
+            f"Got {pixels.shape[0]} images and {count} latents. Connect the images that were decoded from these very latents, or none."
+        )
+    layers = layers_in(samples) or (FOREGROUND,)
+    rows = rows_of(layers, FOREGROUND, count)
+    if not rows:
+        return with_alpha(pixels)
+    transparent = decode_rgba(decoder, pixels[rows], latent[rows], passes=passes, tile=tile)
+    if len(rows) == count:
+        return transparent
+    rgba = with_alpha(pixels).to(transparent)
+    rgba[torch.tensor(rows)] = transparent
+    return rgba
+
+
+def _plain_latent(samples: Mapping[str, Any], vae: VAE) -> Tensor:
+    latent = samples["samples"]
+    if latent.is_nested or latent.ndim != 4:
+        raise DiaphaneError(
+            f"Transparency needs latents of pictures [B, C, h, w], got {'several' if latent.is_nested else f'{latent.ndim} dimensions'}. "
+            "Video and audio latents have no transparency."
+        )
+    if latent.shape[1] != vae.latent_channels:
+        raise DiaphaneError(
+            f"The latent has {latent.shape[1]} channels, this VAE decodes {vae.latent_channels}. Connect the VAE of the model that sampled."
+        )
+    return latent
+
+
+def _as_encoded(pixels: Tensor, samples: Mapping[str, Any]) -> Tensor:
+    """Crop to the size that the picture had when it was encoded, if the latent still has that size."""
+    height, width = samples.get(SIZE_KEY, pixels.shape[1:3])
+    if (-(-height // LATENT_SCALE), -(-width // LATENT_SCALE)) == tuple(samples["samples"].shape[2:]):
+        return pixels[:, :height, :width]
+    return pixels

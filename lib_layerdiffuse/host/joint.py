@@ -1,0 +1,47 @@
+"""Layers generated together by a model of the SD1.5 family."""
+
+from __future__ import annotations
+
+from comfy.model_patcher import ModelPatcher
+from torch import Tensor
+
+from ..errors import DiaphaneError
+from ..pixels.fit import CROP
+from ..pixels.straight import on_grey
+from ..weights.catalogue import Family, Role
+from .attention_sharing import share_attention
+from .families import AUTO, require_family
+from .layers import BACKGROUND, FOREGROUND
+from .weight_files import load_weights
+
+ROLE_FOR_GIVEN = {FOREGROUND: Role.FOREGROUND_TO_BACKGROUND, BACKGROUND: Role.BACKGROUND_TO_FOREGROUND}
+
+
+def make_joint(model: ModelPatcher, *, weight: float = 1.0, start: float = 0.0, end: float = 1.0, file: str = AUTO) -> ModelPatcher:
+    """A clone of `model` that generates sets of foreground, background and both blended."""
+    family = require_family(
+        model, "LayerDiffuse Joint", {Family.SD15: None, Family.SDXL: "Use LayerDiffuse Transparent, then LayerDiffuse Blend and Extract."}
+    )
+    return share_attention(model, load_weights(family, Role.JOINT, file), weight=weight, start=start, end=end)
+
+
+def make_joint_from_layer(
+    model: ModelPatcher,
+    rgba: Tensor,
+    given: str,
+    *,
+    fit: str = CROP,
+    weight: float = 1.0,
+    start: float = 0.0,
+    end: float = 1.0,
+    file: str = AUTO,
+) -> ModelPatcher:
+    """A clone of `model` that generates the layer that is missing beside the given one, and both blended.
+
+    rgba [1, H, W, 4] in [0, 1], straight alpha: the given layer.
+    """
+    family = require_family(model, "LayerDiffuse Joint From Layer", {Family.SD15: None, Family.SDXL: "Use LayerDiffuse Blend."})
+    if len(rgba) != 1:
+        raise DiaphaneError(f"LayerDiffuse Joint From Layer works from one picture, got {len(rgba)}. Pick one with Image From Batch.")
+    weights = load_weights(family, ROLE_FOR_GIVEN[given], file)
+    return share_attention(model, weights, control=on_grey(rgba), weight=weight, start=start, end=end, fit=fit)

@@ -1,0 +1,77 @@
+"""The layers that one batch holds, and their names in the LATENT dictionary, from the empty latent through samplers to the decoder."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from comfy.utils import repeat_to_batch_size
+from torch import Tensor
+
+from ..errors import DiaphaneError
+
+LAYERS_KEY = "layers"
+FOREGROUND = "foreground"
+BACKGROUND = "background"
+BLENDED = "blended"
+NAMES = (FOREGROUND, BACKGROUND, BLENDED)
+
+# What the released SD1.5 files generate together, in the order of the batch: joint, given foreground, given background, transparent.
+ARRANGEMENTS = ((FOREGROUND, BACKGROUND, BLENDED), (BACKGROUND, BLENDED), (FOREGROUND, BLENDED), (FOREGROUND,))
+SEPARATOR = ", "
+CHOICES = [SEPARATOR.join(names) for names in ARRANGEMENTS]
+
+
+def arrangement(choice: str) -> tuple[str, ...]:
+    """The layers that a choice in a node names, in the order of the batch."""
+    return tuple(choice.split(SEPARATOR))
+
+
+def rows_of(layers: Sequence[str], name: str, count: int) -> list[int]:
+    """Rows of a batch that hold the layer: row i is layer i % len(layers)."""
+    return [row for row in range(count) if layers[row % len(layers)] == name]
+
+
+def layers_in(samples: Mapping[str, Any]) -> tuple[str, ...] | None:
+    """The layers that a latent names, in the order of its rows; None if it names none."""
+    layers = samples.get(LAYERS_KEY)
+    return tuple(layers) if layers else None
+
+
+def check_whole_sets(count: int, layers: Sequence[str]) -> None:
+    """Raises DiaphaneError unless a batch of `count` rows is made of whole sets of layers."""
+    if count % len(layers):
+        raise DiaphaneError(
+            f"Got a batch of {count}, but {len(layers)} layers ({SEPARATOR.join(layers)}) come in sets of {len(layers)}. "
+            "Use Empty Layer Latent, which makes the right latent, and keep the batch whole."
+        )
+
+
+def empty_latent(width: int, height: int, layers: Sequence[str], sets: int, device: torch.device) -> dict[str, Any]:
+    """A LATENT of zeros for `sets` sets of layers, its size rounded to whole multiples of 64 pixels."""
+    height, width = (max(1, round(side / 64)) * 8 for side in (height, width))
+    return {"samples": torch.zeros(sets * len(layers), 4, height, width, device=device), LAYERS_KEY: tuple(layers)}
+
+
+def layer_prompts(base: list[Any], layers: Sequence[str], prompts: Mapping[str, Any]) -> list[Any]:
+    """One CONDITIONING whose rows are the layers' own prompts, in the order of the batch; the host repeats them over the sets.
+
+    base: conditioning for layers without a prompt of their own, whose other settings (areas, control, …) are kept.
+    prompts: {layer: conditioning or None}. Prompts of unequal length are repeated to a common one, as the host does it in a batch.
+    """
+    texts = [base if prompts.get(name) is None else prompts[name] for name in layers]
+    result = []
+    for index, (text, settings) in enumerate(base):
+        frames = [text if own is base or own is None else own[min(index, len(own) - 1)][0] for own in texts]
+        length = math.lcm(*(frame.shape[1] for frame in frames))
+        rows = [repeat_to_batch_size(frame, 1).repeat(1, length // frame.shape[1], 1) for frame in frames]
+        result.append([torch.cat(rows), settings.copy()])
+    return result
+
+
+def split_layers(images: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
+    """{layer: its pictures} of a batch of whole sets [N F, H, W, C]."""
+    check_whole_sets(len(images), layers)
+    return {name: images[rows_of(layers, name, len(images))] for name in layers}

@@ -1,0 +1,130 @@
+"""Weight patches that can be switched off between two sampling steps.
+
+Merged patches are free at run time but cannot be turned off half-way. The layers of these networks are affine in their weights, so a
+change of weight equals a second layer, which holds the change alone, beside the first: `f(x, W + dW) = f(x, W) + f(x, dW)`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import comfy.model_management
+import comfy.ops
+import comfy.utils
+import torch
+from comfy.model_patcher import CoreModelPatcher, ModelPatcher
+from comfy.weight_adapter import LoRAAdapter
+from torch import Tensor, nn
+
+from ..errors import DiaphaneError
+from ..nets.low_rank import LowRank
+from .forward_hooks import ForwardHook, ForwardHooks
+from .window import SigmaWindow
+
+# What ModelPatcher.add_patches takes: key, or (key, (dimension, start, length)) -> adapter or ("diff", (tensor,))
+PatchKey = str | tuple[Any, ...]
+Patches = dict[PatchKey, Any]
+
+
+def add_side_layers(model: ModelPatcher, patches: Patches, weight: float, window: SigmaWindow, key: str) -> None:
+    """Apply `patches` to `model` (a clone that the caller owns) as layers of their own, active while `window` is open.
+
+    The layers live in an additional model, so ComfyUI loads, offloads and accounts for them.
+    """
+    by_module: dict[str, dict[str, tuple[PatchKey, Any]]] = {}
+    for patch_key, patch in patches.items():
+        path, parameter = (patch_key if isinstance(patch_key, str) else patch_key[0]).rsplit(".", 1)
+        slot = parameter if isinstance(patch_key, str) else f"{parameter}{patch_key[1]}"
+        by_module.setdefault(path, {})[slot] = (patch_key, patch)
+
+    layers = nn.ModuleList()
+    hooks: dict[str, ForwardHook] = {}
+    for path, changes in by_module.items():
+        sides = _side_layers(comfy.utils.get_attr(model.model, path), path, changes)
+        layers.extend(side for side, _ in sides)
+        hooks[path] = _adding_hook(sides, weight, window)
+
+    patcher = CoreModelPatcher(layers, load_device=model.load_device, offload_device=comfy.model_management.unet_offload_device())
+    model.set_additional_models(key, [patcher])
+    model.set_injections(key, [ForwardHooks(hooks)])
+    window.attach(model, key)
+
+
+def _adding_hook(sides: list[tuple[nn.Module, slice | None]], weight: float, window: SigmaWindow) -> ForwardHook:
+    def add(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor | None:
+        if not window.open:
+            return None
+        for side, rows in sides:
+            change = side(args[0])
+            if rows is None:
+                output = torch.add(output, change, alpha=weight)
+            else:
+                output[..., rows] += change * weight
+        return output
+
+    return add
+
+
+def _side_layers(module: nn.Module, path: str, changes: dict[str, tuple[PatchKey, Any]]) -> list[tuple[nn.Module, slice | None]]:
+    """The layers that hold a module's changes, each with the output rows that it changes (None: all)."""
+    sides: list[tuple[nn.Module, slice | None]] = []
+    diffs: dict[str, Tensor] = {}
+    for slot, (patch_key, patch) in changes.items():
+        if isinstance(patch, LoRAAdapter):
+            up, down, alpha, mid, dora_scale, reshape = patch.weights
+            if not isinstance(module, nn.Linear) or mid is not None or dora_scale is not None or reshape is not None:
+                raise DiaphaneError(
+                    f"The patch of {path} is no plain low-rank patch of a linear layer and works only with start 0 and end 1."
+                )
+            scale = 1.0 if alpha is None else alpha / down.shape[0]
+            rows = None if isinstance(patch_key, str) else slice(patch_key[1][1], patch_key[1][1] + patch_key[1][2])
+            sides.append((_low_rank(up * scale if scale != 1.0 else up, down), rows))
+        elif isinstance(patch_key, str) and isinstance(patch, tuple) and patch[0] == "diff":
+            diffs[slot] = patch[1][0]
+        else:
+            raise DiaphaneError(f"The patch of {path} works only with start 0 and end 1.")
+    if diffs:
+        sides.append((_changed_layer(module, path, diffs.get("weight"), diffs.get("bias")), None))
+    return sides
+
+
+def _low_rank(up: Tensor, down: Tensor) -> nn.Module:
+    layer = LowRank(down.shape[1], up.shape[0], down.shape[0], comfy.ops.manual_cast, device="meta", dtype=up.dtype)
+    layer.load_state_dict({"down.weight": down, "up.weight": up}, assign=True)
+    return layer
+
+
+def _changed_layer(module: Any, path: str, weight: Tensor | None, bias: Tensor | None) -> nn.Module:
+    """A layer of the module's kind that holds the change of its weight and bias."""
+    change = {"weight": torch.zeros_like(module.weight, device="cpu") if weight is None else weight}
+    if bias is not None:
+        change["bias"] = bias
+    ops = comfy.ops.manual_cast
+    if isinstance(module, nn.Linear):
+        return _filled(ops.Linear, change, module.in_features, module.out_features, bias="bias" in change)
+    if isinstance(module, nn.Conv2d):
+        return _filled(
+            ops.Conv2d,
+            change,
+            change["weight"].shape[1] * module.groups,
+            module.out_channels,
+            module.kernel_size,
+            stride=module.stride,
+            padding=module.padding,
+            dilation=module.dilation,
+            groups=module.groups,
+            bias="bias" in change,
+        )
+    change.setdefault("bias", torch.zeros_like(change["weight"]))
+    if isinstance(module, nn.GroupNorm):
+        return _filled(ops.GroupNorm, change, module.num_groups, module.num_channels, eps=module.eps)
+    if isinstance(module, nn.LayerNorm):
+        return _filled(ops.LayerNorm, change, module.normalized_shape, eps=module.eps)
+    raise DiaphaneError(f"The patch of {path} ({type(module).__name__}) works only with start 0 and end 1.")
+
+
+def _filled(layer_class: Any, tensors: dict[str, Tensor], *args: Any, **kwargs: Any) -> nn.Module:
+    """A layer that holds the given tensors themselves: files stay memory-mapped until the host moves the layer."""
+    layer = layer_class(*args, device="meta", dtype=tensors["weight"].dtype, **kwargs)
+    layer.load_state_dict(tensors, assign=True)
+    return layer

@@ -1,0 +1,46 @@
+"""A batch of layers taken apart, decoded first if need be."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from comfy.sd import VAE
+from torch import Tensor
+
+from ..errors import DiaphaneError
+from ..weights.catalogue import Family
+from .decode import decode_layers
+from .families import AUTO, require_vae
+from .layers import FOREGROUND, LAYERS_KEY, arrangement, check_whole_sets, layers_in, split_layers
+from .weight_files import transparency_decoder
+
+NODE = "Split Layers"
+
+
+def decode_and_split(
+    samples: Mapping[str, Any] | None,
+    vae: VAE | None,
+    images: Tensor | None,
+    *,
+    layers: str = AUTO,
+    passes: int = 8,
+    decoder_file: str = AUTO,
+) -> dict[str, Tensor]:
+    """{layer: pictures}, the foreground [N, H, W, 4] with alpha, the others [N, H, W, 3].
+
+    From samples and vae, from images that are decoded already, or from all three (images retouched). layers: "auto" or a choice of
+    `layers.CHOICES`. Raises DiaphaneError if something is missing or the batch is not made of whole sets.
+    """
+    names = layers_in(samples or {}) if layers == AUTO else arrangement(layers)
+    if names is None:
+        raise DiaphaneError(f"{NODE} cannot tell which layers these are. Set layers by hand, or start from Empty Layer Latent.")
+    if samples is None or vae is None:
+        if images is None:
+            raise DiaphaneError(f"{NODE} needs samples and vae, or images. Connect one or the other.")
+        return split_layers(images, names)
+    check_whole_sets(len(samples["samples"]), names)
+    require_vae(vae, NODE)
+    decoder = transparency_decoder(vae, Family.SD15, decoder_file)
+    pictures = split_layers(decode_layers(vae, decoder, {**samples, LAYERS_KEY: names}, images, passes=passes), names)
+    return {name: picture if name == FOREGROUND else picture[..., :3] for name, picture in pictures.items()}

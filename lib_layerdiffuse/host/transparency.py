@@ -1,0 +1,184 @@
+"""Pictures with alpha out of ordinary pictures and latents, and back, on the device that ComfyUI gives the VAE."""
+
+from __future__ import annotations
+
+import logging
+import math
+from typing import Any
+
+import comfy.model_management as memory
+import comfy.utils
+import torch
+import torch.nn.functional as F
+from comfy.sd import VAE
+from torch import Tensor
+
+from ..errors import DiaphaneError
+from ..nets.offset_encoder import OffsetEncoder
+from ..nets.transparency import alpha_first, estimate_rgba
+from ..nets.transparent_decoder import TransparentDecoder
+from ..pixels.bleed import bleed_rgb
+from ..pixels.straight import on_grey
+from .networks import ManagedNetwork
+from .posterior import encode_posterior
+
+logger = logging.getLogger("diaphane")
+
+LATENT_SCALE = 8  # pixels per latent cell, along either side
+SIZE_KEY = "pixel_size"  # in a LATENT: height and width of the encoded picture before padding
+OFFSET_SCALE = 300.0  # of the authors' reference release (FACTS section 4)
+TILE_OVERLAP = 128
+FALLBACK_TILES = (1024, 512, 256)
+
+# Working memory of one pass, in values per pixel of the picture and channel of the widest full-size feature map: measured.
+DECODER_VALUES = 12
+ENCODER_VALUES = 4
+
+
+def decode_rgba(
+    decoder: ManagedNetwork[TransparentDecoder], pixels: Tensor, latent: Tensor | None, *, passes: int = 8, tile: int = 0
+) -> Tensor:
+    """Colour and alpha of decoded pictures.
+
+    pixels [B, H, W, 3] in [0, 1] of any size, latent [B, C, h, w] in raw VAE space. If the latent does not belong to pictures of this
+    size (upscaled or retouched ones), or is None, the network works from the pixels alone. tile: side of the tiles in pixels; 0 takes
+    the picture whole and falls back to tiles when memory runs out.
+    -> [B, H, W, 4] float32 in [0, 1], straight alpha, on ComfyUI's intermediate device.
+    """
+    layout = decoder.network.layout
+    count, height, width = pixels.shape[:3]
+    latent_size = (math.ceil(height / LATENT_SCALE), math.ceil(width / LATENT_SCALE))
+    if latent is not None and tuple(latent.shape[2:]) != latent_size:
+        logger.info(
+            "The latent is made for pictures of %dx%d, these are %dx%d: alpha is estimated from the pixels alone.",
+            latent.shape[3] * LATENT_SCALE,
+            latent.shape[2] * LATENT_SCALE,
+            width,
+            height,
+        )
+        latent = None
+    if latent is None:
+        latent = pixels.new_zeros(1, layout.latent_channels, *latent_size).expand(count, -1, -1, -1)
+    if latent.shape[0] != count:
+        raise DiaphaneError(f"Got {count} pictures and {latent.shape[0]} latents. Decode the pictures of one batch together.")
+
+    pixel = pixels[..., :3].movedim(-1, 1)  # BHWC -> BCHW
+    result = torch.empty(count, height, width, 4, device=memory.intermediate_device())
+    order = [1, 2, 3, 0] if alpha_first(layout.latent_channels) else [0, 1, 2, 3]
+    bytes_per_pixel = DECODER_VALUES * layout.widths[0] * memory.dtype_size(decoder.dtype) + 2 * passes * 4 * 4
+
+    def attempt(side: int) -> bool:
+        """Decode all pictures, in tiles of `side` pixels or (0) whole."""
+        progress = comfy.utils.ProgressBar(count * passes * (_count_tiles(height, width, side) if side else 1))
+
+        def run(first: int, last: int) -> None:
+            args = (decoder, pixel[first:last], latent[first:last], passes, progress)
+            estimate = _tiled_estimate(*args, tile=side) if side else _padded_estimate(*args)
+            result[first:last] = estimate[:, order].movedim(1, -1)  # BCHW -> BHWC
+
+        return decoder.each_batch(count, (side * side or height * width) * bytes_per_pixel, run)
+
+    sides = (tile,) if 0 < tile < max(height, width) else (0, *FALLBACK_TILES)
+    for side in sides:
+        if attempt(side):
+            return result
+        logger.warning("Not enough memory to decode a picture of %dx%d %s.", width, height, f"in tiles of {side}" if side else "as a whole")
+    raise DiaphaneError(
+        f"Not enough memory to decode a picture of {width}x{height}, even in tiles of {sides[-1]} pixels. "
+        "Close other programs, or set a smaller tile size in Transparent VAE Decode."
+    )
+
+
+def encode_rgba(
+    vae: VAE, encoder: ManagedNetwork[OffsetEncoder], rgba: Tensor, *, offset_scale: float = OFFSET_SCALE, tile: int = 0
+) -> Tensor:
+    """Latents that hold colour and alpha: rgba [B, H, W, 4] in [0, 1], straight alpha, H and W multiples of 8 -> [B, C, H/8, W/8].
+
+    offset_scale: strength of the offset that carries alpha; 0 gives the latent of the picture on mid-grey.
+    tile: side of the tiles in pixels, 0 = whole. Raw VAE space, on ComfyUI's intermediate device (FACTS section 4).
+    """
+    mean, std = encode_posterior(vae, on_grey(rgba), tile=tile)
+    if offset_scale == 0.0:
+        return mean
+    count, height, width = rgba.shape[:3]
+    offset = torch.empty_like(mean)
+    bytes_each = height * width * ENCODER_VALUES * 32 * memory.dtype_size(encoder.dtype)
+
+    def run(first: int, last: int) -> None:
+        picture = rgba[first:last].to(encoder.device)
+        parts = (picture[..., 3:], bleed_rgb(picture))
+        image = torch.cat(parts if alpha_first(encoder.network.latent_channels) else parts[::-1], dim=-1)
+        offset[first:last] = encoder.network(encoder.to_device(image.movedim(-1, 1)))
+
+    if not encoder.each_batch(count, bytes_each, run):
+        raise DiaphaneError(f"Not enough memory to encode a picture of {width}x{height}. Scale it down with an Upscale Image node.")
+    return mean + std * offset_scale * offset
+
+
+def encode_any_size(
+    vae: VAE, encoder: ManagedNetwork[OffsetEncoder], rgba: Tensor, *, offset_scale: float = OFFSET_SCALE
+) -> dict[str, Any]:
+    """`encode_rgba` as a LATENT, for pictures of any size: padded to whole latent cells, the size kept for the decoder."""
+    padded = _pad(rgba.movedim(-1, 1), LATENT_SCALE).movedim(1, -1)
+    return {"samples": encode_rgba(vae, encoder, padded, offset_scale=offset_scale), SIZE_KEY: tuple(rgba.shape[1:3])}
+
+
+def bleed(rgba: Tensor) -> Tensor:
+    """`bleed_rgb` picture by picture on the VAE's device: [B, H, W, 4] -> [B, H, W, 3] on ComfyUI's intermediate device."""
+    device = memory.vae_device()
+    return torch.cat([bleed_rgb(picture.to(device)).to(memory.intermediate_device()) for picture in rgba.split(1)])
+
+
+def _padded_estimate(
+    decoder: ManagedNetwork[TransparentDecoder], pixel: Tensor, latent: Tensor, passes: int, progress: comfy.utils.ProgressBar
+) -> Tensor:
+    """The estimate for pictures of any size: padded to what the network takes, cropped back."""
+    height, width = pixel.shape[2:]
+    multiple = decoder.network.layout.multiple
+    pixel = _pad(decoder.to_device(pixel), multiple)
+    latent = _pad(decoder.to_device(latent), multiple // LATENT_SCALE)
+
+    def on_pass() -> None:
+        memory.throw_exception_if_processing_interrupted()
+        progress.update(pixel.shape[0])
+
+    return estimate_rgba(decoder.network, pixel, latent, passes, on_pass)[..., :height, :width]
+
+
+def _tiled_estimate(
+    decoder: ManagedNetwork[TransparentDecoder], pixel: Tensor, latent: Tensor, passes: int, progress: comfy.utils.ProgressBar, tile: int
+) -> Tensor:
+    height, width = pixel.shape[2:]
+    # The host's tiling knows one input: the picture, folded to the latent's size, rides on the latent.
+    folded = F.pixel_unshuffle(_pad(pixel, LATENT_SCALE), LATENT_SCALE)
+    channels = folded.shape[1]
+
+    def estimate(both: Tensor) -> Tensor:
+        return _padded_estimate(decoder, F.pixel_shuffle(both[:, :channels], LATENT_SCALE), both[:, channels:], passes, progress)
+
+    tiled_scale: Any = comfy.utils.tiled_scale
+    return tiled_scale(
+        torch.cat((folded, latent.to(folded)), dim=1),
+        estimate,
+        tile_x=tile // LATENT_SCALE,
+        tile_y=tile // LATENT_SCALE,
+        overlap=_overlap(tile) // LATENT_SCALE,
+        upscale_amount=LATENT_SCALE,
+        out_channels=4,
+        output_device=memory.intermediate_device(),
+    )[..., :height, :width]
+
+
+def _overlap(tile: int) -> int:
+    return min(TILE_OVERLAP, tile // 4)
+
+
+def _count_tiles(height: int, width: int, tile: int) -> int:
+    return comfy.utils.get_tiled_scale_steps(width, height, tile, tile, _overlap(tile))
+
+
+def _pad(x: Tensor, multiple: int) -> Tensor:
+    """Repeat the last row and column until both sides are multiples."""
+    height, width = x.shape[2:]
+    below, right = -height % multiple, -width % multiple
+    return F.pad(x, (0, right, 0, below), mode="replicate") if below or right else x

@@ -1,0 +1,35 @@
+"""Patching a model of any supported family to generate transparent pictures."""
+
+from __future__ import annotations
+
+from comfy.model_patcher import ModelPatcher
+
+from ..errors import DiaphaneError
+from ..weights.catalogue import Family, Role
+from .attention_sharing import share_attention
+from .deltas import apply_deltas
+from .families import AUTO, require_family
+from .lora import apply_lora
+from .weight_files import load_weights
+
+ATTENTION = "attention"
+CONV = "conv"
+METHODS = [AUTO, ATTENTION, CONV]
+
+NODE = "LayerDiffuse Transparent"
+
+
+def make_transparent(
+    model: ModelPatcher, *, method: str = AUTO, weight: float = 1.0, start: float = 0.0, end: float = 1.0, file: str = AUTO
+) -> ModelPatcher:
+    """A clone of `model` that generates pictures with transparency.
+
+    method: "attention", "conv" (SDXL) or "auto" (attention). file: name of a file in the layer_model folders, or "auto".
+    Raises DiaphaneError for models without transparent weights and for files that do not fit.
+    """
+    family = require_family(model, NODE, {Family.SD15: None, Family.SDXL: None, Family.FLUX: None})
+    if method == CONV and family is not Family.SDXL:
+        raise DiaphaneError(f"{NODE} has the conv method for SDXL models only, got {family}. Set method to auto or attention.")
+    role = Role.TRANSPARENT_CONV if method == CONV else Role.TRANSPARENT_ATTENTION
+    apply = {Family.SD15: share_attention, Family.SDXL: apply_deltas, Family.FLUX: apply_lora}[family]
+    return apply(model, load_weights(family, role, file), weight=weight, start=start, end=end)

@@ -1,0 +1,102 @@
+"""The LayerDiffuse files in ComfyUI's model folders, and the networks that are built from them."""
+
+from __future__ import annotations
+
+import weakref
+from pathlib import Path
+from typing import TypeVar
+
+import comfy.model_management as memory
+import comfy.utils
+import folder_paths
+from comfy.sd import VAE
+from torch import Tensor, nn
+
+from ..errors import DiaphaneError
+from ..nets.offset_encoder import OffsetEncoder
+from ..nets.operations import NetworkClass
+from ..nets.transparent_decoder import TransparentDecoder
+from ..weights.catalogue import Family, Role, lookup
+from ..weights.fetch import ensure
+from ..weights.grammar import decoder_latent_channels, encoder_latent_channels, looks_like, transparency_parts
+from ..weights.read import read_state_dict
+from .networks import ManagedNetwork, check_complete
+
+FOLDER = "layer_model"
+EXTENSIONS = {".safetensors", ".pth", ".pt", ".ckpt"}
+AUTO = "auto"
+
+Network = TypeVar("Network", bound=nn.Module)
+
+# Networks live as long as the VAE of the graph they were loaded for, so that a second run loads nothing.
+_networks: weakref.WeakKeyDictionary[VAE, dict[tuple[str, int, Role], ManagedNetwork]] = weakref.WeakKeyDictionary()
+
+
+def register_folder() -> None:
+    """Make `models/layer_model` a model folder, keeping what extra_model_paths.yaml has added."""
+    folder_paths.add_model_folder_path(FOLDER, str(Path(folder_paths.models_dir) / FOLDER))
+    paths, extensions = folder_paths.folder_names_and_paths[FOLDER]
+    folder_paths.folder_names_and_paths[FOLDER] = (paths, set(extensions) | EXTENSIONS)
+
+
+def file_choices() -> list[str]:
+    """What a node offers to choose from: "auto" and every file in the model folders."""
+    return [AUTO, *folder_paths.get_filename_list(FOLDER)]
+
+
+def find_file(family: Family, role: Role, choice: str = AUTO) -> Path:
+    """The file for a job: the released one (fetched on first use, with progress in the node), or the one chosen by hand."""
+    if choice != AUTO:
+        return Path(folder_paths.get_full_path_or_raise(FOLDER, choice))
+    progress = comfy.utils.ProgressBar(1)
+
+    def on_progress(done: int, total: int) -> None:
+        memory.throw_exception_if_processing_interrupted()
+        progress.update_absolute(done, max(total, 1))
+
+    return ensure(lookup(family, role), [Path(folder) for folder in folder_paths.get_folder_paths(FOLDER)], on_progress)
+
+
+def load_weights(family: Family, role: Role, choice: str = AUTO) -> dict[str, Tensor]:
+    """The tensors for a job, memory-mapped."""
+    return read_state_dict(find_file(family, role, choice))
+
+
+def transparency_decoder(vae: VAE, family: Family, choice: str = AUTO) -> ManagedNetwork[TransparentDecoder]:
+    """The transparency decoder of a family, for pictures of `vae`. Raises DiaphaneError if they do not belong together."""
+    return _network(vae, family, Role.DECODER, choice, TransparentDecoder)
+
+
+def offset_encoder(vae: VAE, family: Family, choice: str = AUTO) -> ManagedNetwork[OffsetEncoder]:
+    """The offset encoder of a family, for pictures of `vae`. Raises DiaphaneError if they do not belong together."""
+    return _network(vae, family, Role.ENCODER, choice, OffsetEncoder)
+
+
+def _network(vae: VAE, family: Family, role: Role, choice: str, network_class: NetworkClass[Network]) -> ManagedNetwork[Network]:
+    path = find_file(family, role, choice)
+    loaded = _networks.setdefault(vae, {})
+    key = (str(path), path.stat().st_mtime_ns, role)
+    if key not in loaded:
+        weights = _weights_of(path, role, vae.latent_channels)
+        check_complete(weights, network_class, f"a whole {role} ({path.name})")
+        loaded[key] = ManagedNetwork(network_class, weights)
+    return loaded[key]
+
+
+def _weights_of(path: Path, role: Role, latent_channels: int) -> dict[str, Tensor]:
+    """One network's weights out of a file that may hold both, if they fit the VAE's latents."""
+    whole = read_state_dict(path)
+    parts = transparency_parts(whole)
+    if role is Role.DECODER:
+        weights, channels_of = parts.decoder, decoder_latent_channels
+    else:
+        weights, channels_of = parts.encoder, encoder_latent_channels
+    if weights is None:
+        raise DiaphaneError(f"{path.name} is no {role}. {looks_like(whole)} Choose another file, or auto.")
+    found = channels_of(weights)
+    if found != latent_channels:
+        raise DiaphaneError(
+            f"{path.name} is made for latents with {found} channels, this VAE has {latent_channels}. "
+            "Set family to the model's own (4 channels: SDXL or SD1.5, 16: Flux) or connect the VAE that belongs to it."
+        )
+    return weights

@@ -1,0 +1,36 @@
+"""The nodes that artists see, one file per job."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+from . import (
+    bleed,
+    blend,
+    empty_layers,
+    extract,
+    joint,
+    layer_prompts,
+    preview,
+    split_layers,
+    transparent,
+    transparent_vae,
+    vae_decode,
+    vae_encode,
+)
+
+MODULES = (
+    transparent,
+    joint,
+    blend,
+    extract,
+    layer_prompts,
+    empty_layers,
+    vae_decode,
+    vae_encode,
+    transparent_vae,
+    split_layers,
+    bleed,
+    preview,
+)
+NODES: list[type[io.ComfyNode]] = [node for module in MODULES for node in module.NODES]

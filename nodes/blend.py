@@ -1,0 +1,45 @@
+"""LayerDiffuse Blend."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+from ..lib_layerdiffuse.host.conditional import make_blend
+from ..lib_layerdiffuse.host.transparent_vae import opaque_vae
+from ..lib_layerdiffuse.host.weight_files import AUTO
+from ..lib_layerdiffuse.pixels.straight import with_alpha
+from . import inputs
+
+
+class LayerDiffuseBlend(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="DiaphaneBlend",
+            display_name="LayerDiffuse Blend",
+            category=inputs.CATEGORY,
+            description="Patches an SDXL model to generate a whole picture around a given foreground or in front of a given background. "
+            "Decode it with the ordinary VAE Decode; LayerDiffuse Extract then takes the other layer out of it.",
+            search_aliases=[*inputs.ALIASES, "Layer Diffuse Cond Apply", "foreground to blended", "background to blended", "compose"],
+            inputs=[
+                io.Model.Input("model", tooltip="An SDXL model. LoRA, ControlNet and IPAdapter nodes may come before or after."),
+                io.Vae.Input("vae", tooltip="The ordinary VAE of the model."),
+                inputs.layer_image("image", "The given layer"),
+                inputs.given(),
+                inputs.fit(),
+                inputs.weight(),
+                *inputs.sampling_range(),
+                inputs.mask(),
+                inputs.weight_file("file", "Weights of the patch"),
+            ],
+            outputs=[io.Model.Output(display_name="model", tooltip="Generates opaque pictures that contain the given layer.")],
+        )
+
+    @classmethod
+    def execute(cls, model, vae, image, given, fit, weight, start, end, mask=None, file=AUTO) -> io.NodeOutput:
+        rgba = with_alpha(image, mask)
+        patched = make_blend(model, opaque_vae(vae), rgba, given, fit=fit, weight=weight, start=start, end=end, file=file)
+        return io.NodeOutput(patched)
+
+
+NODES = [LayerDiffuseBlend]

@@ -1,0 +1,124 @@
+"""Inputs that several nodes have in common, so that they look and read the same everywhere."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+from ..lib_layerdiffuse.host.families import FAMILY_CHOICES
+from ..lib_layerdiffuse.host.layers import BACKGROUND, CHOICES, FOREGROUND
+from ..lib_layerdiffuse.host.transparency import OFFSET_SCALE
+from ..lib_layerdiffuse.host.weight_files import AUTO, file_choices
+from ..lib_layerdiffuse.nets.transparency import PASSES
+from ..lib_layerdiffuse.pixels.fit import CROP, FITS
+
+CATEGORY = "layerdiffuse"
+ALIASES = ["LayerDiffuse", "Layer Diffuse", "transparent", "RGBA", "alpha"]
+
+
+def weight() -> io.Float.Input:
+    return io.Float.Input(
+        "weight",
+        default=1.0,
+        min=-1.0,
+        max=3.0,
+        step=0.05,
+        tooltip="Strength of the patch. 1 is what it was trained for; 0 leaves the model as it is.",
+    )
+
+
+def sampling_range(end_hint: str = "") -> list[io.Input]:
+    return [
+        io.Float.Input(
+            "start",
+            default=0.0,
+            min=0.0,
+            max=1.0,
+            step=0.01,
+            advanced=True,
+            tooltip="Fraction of the sampling at which the patch sets in. 0 = from the first step.",
+        ),
+        io.Float.Input(
+            "end",
+            default=1.0,
+            min=0.0,
+            max=1.0,
+            step=0.01,
+            advanced=True,
+            tooltip="Fraction of the sampling at which the patch ends. 1 = after the last step." + end_hint,
+        ),
+    ]
+
+
+def weight_file(input_id: str, what: str) -> io.Combo.Input:
+    return io.Combo.Input(
+        input_id,
+        options=file_choices(),
+        default=AUTO,
+        optional=True,
+        advanced=True,
+        tooltip=f"{what}. auto: the released file, fetched into models/layer_model on first use.",
+    )
+
+
+def family() -> io.Combo.Input:
+    return io.Combo.Input(
+        "family",
+        options=FAMILY_CHOICES,
+        default=AUTO,
+        tooltip="Which model family made the latent. auto knows Flux, and SD1.5 by the layers that Empty Layer Latent names; "
+        "anything else counts as SDXL. Set SD1.5 by hand when a plain latent comes from an SD1.5 model.",
+    )
+
+
+def passes() -> io.Combo.Input:
+    return io.Combo.Input(
+        "passes",
+        options=list(PASSES[::-1]),
+        default=8,
+        advanced=True,
+        tooltip="How many turned and mirrored estimates of alpha are combined. 8 is best, 1 is eight times as fast.",
+    )
+
+
+def offset_scale() -> io.Float.Input:
+    return io.Float.Input(
+        "offset_scale",
+        default=OFFSET_SCALE,
+        min=0.0,
+        max=1000.0,
+        step=1.0,
+        advanced=True,
+        tooltip="Strength of the latent offset that carries alpha. 300 as released; 0 encodes the picture on mid-grey without alpha.",
+    )
+
+
+def layer_image(input_id: str, what: str) -> io.Image.Input:
+    return io.Image.Input(input_id, tooltip=f"{what}: RGBA [B, H, W, 4] with straight alpha, or RGB. It is put on mid-grey here; any size.")
+
+
+def mask(input_id: str = "mask", whose: str = "the picture's") -> io.Mask.Input:
+    return io.Mask.Input(input_id, optional=True, tooltip=f"1 = transparent, as Load Image gives it. Multiplies with {whose} own alpha.")
+
+
+def given() -> io.Combo.Input:
+    return io.Combo.Input("given", options=[FOREGROUND, BACKGROUND], default=FOREGROUND, tooltip="Which layer the given picture is.")
+
+
+def fit() -> io.Combo.Input:
+    return io.Combo.Input(
+        "fit",
+        options=list(FITS),
+        default=CROP,
+        tooltip="How a picture of other proportions meets the generation: crop fills it and cuts the rest, fit shows all of it on grey, "
+        "stretch distorts it.",
+    )
+
+
+def layers(with_auto: bool = False) -> io.Combo.Input:
+    return io.Combo.Input(
+        "layers",
+        options=[AUTO, *CHOICES] if with_auto else CHOICES,
+        default=AUTO if with_auto else CHOICES[0],
+        tooltip=("auto: what the latent says. " if with_auto else "")
+        + "All three for LayerDiffuse Joint; background, blended where a foreground is given; foreground, blended where a background is.",
+    )

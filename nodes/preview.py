@@ -1,0 +1,44 @@
+"""Preview Transparent."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io, ui
+
+from ..lib_layerdiffuse.host.messages import tell
+from ..lib_layerdiffuse.pixels.backdrop import BACKDROPS, CHECKERBOARD, over_backdrop
+from ..lib_layerdiffuse.pixels.coverage import coverage
+from ..lib_layerdiffuse.pixels.straight import with_alpha
+from . import inputs
+
+
+class PreviewTransparent(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="DiaphanePreview",
+            display_name="Preview Transparent",
+            category=inputs.CATEGORY,
+            description="Shows a transparent picture on a checkerboard or a colour, and says how much of it is transparent.",
+            search_aliases=[*inputs.ALIASES, "checkerboard", "checker", "coverage", "show alpha"],
+            inputs=[
+                io.Image.Input("image", tooltip="Picture with alpha [B, H, W, 4], straight. Without alpha, connect a mask."),
+                inputs.mask(),
+                io.Combo.Input("backdrop", options=list(BACKDROPS), default=CHECKERBOARD, tooltip="What lies behind the picture."),
+                io.Int.Input(
+                    "cell", default=32, min=4, max=512, step=4, advanced=True, tooltip="Side of the checkerboard's cells in pixels."
+                ),
+            ],
+            outputs=[io.Image.Output(display_name="preview", tooltip="The opaque picture that is shown [B, H, W, 3].")],
+            hidden=[io.Hidden.unique_id],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def execute(cls, image, backdrop, cell, mask=None) -> io.NodeOutput:
+        rgba = with_alpha(image, mask)
+        preview = over_backdrop(rgba, backdrop, cell)
+        tell(str(coverage(rgba)), cls.hidden.unique_id)
+        return io.NodeOutput(preview, ui=ui.PreviewImage(preview, cls=cls))
+
+
+NODES = [PreviewTransparent]

@@ -1,0 +1,54 @@
+"""Split Layers."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+from comfy_execution.graph_utils import ExecutionBlocker
+
+from ..lib_layerdiffuse.host.layers import NAMES
+from ..lib_layerdiffuse.host.split import decode_and_split
+from ..lib_layerdiffuse.host.transparent_vae import opaque_vae
+from ..lib_layerdiffuse.host.weight_files import AUTO
+from . import inputs
+
+
+class SplitLayers(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="DiaphaneSplitLayers",
+            display_name="Split Layers",
+            category=inputs.CATEGORY,
+            description="Takes a batch of layers apart. Connect samples and vae to decode them (the foreground with alpha), or images "
+            "that are decoded already, or all three to use retouched images.",
+            search_aliases=[*inputs.ALIASES, "Layer Diffuse Decode (Split)", "separate layers"],
+            inputs=[
+                io.Latent.Input("samples", optional=True, tooltip="Latent of SD1.5 layers; needs vae."),
+                io.Vae.Input("vae", optional=True, tooltip="The ordinary VAE of the model that sampled; needs samples."),
+                io.Image.Input("images", optional=True, tooltip="The layers as pictures, set by set [sets x layers, H, W, 3 or 4]."),
+                inputs.layers(with_auto=True),
+                inputs.passes(),
+                inputs.weight_file("decoder_file", "Transparency decoder"),
+            ],
+            outputs=[
+                io.Image.Output(
+                    display_name="foreground", tooltip="With alpha [sets, H, W, 4] where it was decoded here or came with alpha."
+                ),
+                io.Image.Output(display_name="background", tooltip="Opaque [sets, H, W, 3]."),
+                io.Image.Output(display_name="blended", tooltip="Opaque [sets, H, W, 3]."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, layers, passes, samples=None, vae=None, images=None, decoder_file=AUTO) -> io.NodeOutput:
+        vae = None if vae is None else opaque_vae(vae)
+        found = decode_and_split(samples, vae, images, layers=layers, passes=passes, decoder_file=decoder_file)
+        return io.NodeOutput(
+            *(
+                found.get(name, ExecutionBlocker(f"This batch has no {name} layer, only {' and '.join(found)}. Disconnect this output."))
+                for name in NAMES
+            )
+        )
+
+
+NODES = [SplitLayers]

@@ -1,0 +1,44 @@
+"""LayerDiffuse Transparent."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+from ..lib_layerdiffuse.host.transparent import METHODS, make_transparent
+from ..lib_layerdiffuse.host.weight_files import AUTO
+from . import inputs
+
+
+class LayerDiffuseTransparent(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="DiaphaneTransparent",
+            display_name="LayerDiffuse Transparent",
+            category=inputs.CATEGORY,
+            description="Patches a model to generate pictures with transparency. Decode them with Transparent VAE Decode.",
+            search_aliases=[*inputs.ALIASES, "Layer Diffuse Apply", "transparent background", "cut-out", "PNG"],
+            inputs=[
+                io.Model.Input(
+                    "model", tooltip="An SD1.5, SDXL or FLUX.1 model. LoRA, ControlNet and IPAdapter nodes may come before or after."
+                ),
+                io.Combo.Input(
+                    "method",
+                    options=METHODS,
+                    default=AUTO,
+                    tooltip="attention: changes the attention layers alone, keeps the model's style. conv: changes all others, SDXL only, "
+                    "often cleaner alpha. auto: attention.",
+                ),
+                inputs.weight(),
+                *inputs.sampling_range(),
+                inputs.weight_file("file", "Weights of the patch"),
+            ],
+            outputs=[io.Model.Output(display_name="model", tooltip="The patched model; the one that came in is unchanged.")],
+        )
+
+    @classmethod
+    def execute(cls, model, method, weight, start, end, file=AUTO) -> io.NodeOutput:
+        return io.NodeOutput(make_transparent(model, method=method, weight=weight, start=start, end=end, file=file))
+
+
+NODES = [LayerDiffuseTransparent]

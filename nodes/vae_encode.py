@@ -1,0 +1,47 @@
+"""Transparent VAE Encode."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+from ..lib_layerdiffuse.host.families import latent_family, require_vae
+from ..lib_layerdiffuse.host.transparency import encode_any_size
+from ..lib_layerdiffuse.host.transparent_vae import opaque_vae
+from ..lib_layerdiffuse.host.weight_files import AUTO, offset_encoder
+from ..lib_layerdiffuse.pixels.straight import with_alpha
+from . import inputs
+
+
+class TransparentVAEEncode(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="DiaphaneVAEEncode",
+            display_name="Transparent VAE Encode",
+            category=inputs.CATEGORY,
+            description="Encodes a transparent picture, colour and alpha, for image-to-image with a transparent model.",
+            search_aliases=[*inputs.ALIASES, "image to image", "img2img", "encode alpha", "cut-out"],
+            inputs=[
+                io.Image.Input("image", tooltip="Picture with alpha [B, H, W, 4], straight, any size. Without alpha, connect a mask."),
+                io.Vae.Input("vae", tooltip="The ordinary VAE of the model that will sample."),
+                inputs.mask(),
+                inputs.family(),
+                inputs.offset_scale(),
+                inputs.weight_file("encoder_file", "Offset encoder"),
+            ],
+            outputs=[
+                io.Latent.Output(
+                    display_name="latent", tooltip="Latent that holds colour and alpha; Transparent VAE Decode gives the same size back."
+                )
+            ],
+        )
+
+    @classmethod
+    def execute(cls, image, vae, family, offset_scale, mask=None, encoder_file=AUTO) -> io.NodeOutput:
+        vae = opaque_vae(vae)
+        require_vae(vae, "Transparent VAE Encode")
+        encoder = offset_encoder(vae, latent_family(family, vae), encoder_file)
+        return io.NodeOutput(encode_any_size(vae, encoder, with_alpha(image, mask), offset_scale=offset_scale))
+
+
+NODES = [TransparentVAEEncode]

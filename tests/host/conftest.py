@@ -1,0 +1,100 @@
+"""The host in this process, on the CPU, with an empty base directory of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import importlib.util
+import json
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from dev import host as hosts
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+
+
+def import_host(base: Path) -> None:
+    """Imports ComfyUI as `main.py --cpu --base-directory BASE` would, once per process."""
+    tree = str(hosts.locate().tree)
+    arguments, sys.argv = sys.argv, ["main.py", "--cpu", "--base-directory", str(base)]
+    sys.path.insert(0, tree)
+    try:
+        importlib.import_module("comfy.options").enable_args_parsing()
+        importlib.import_module("comfy.cli_args")
+        # While the tree comes first: this repository has a folder of that name.
+        importlib.import_module("nodes")
+    finally:
+        sys.argv = arguments
+        sys.path.remove(tree)
+        sys.path.append(tree)
+
+
+BASE = Path(tempfile.mkdtemp(prefix="diaphane-host-"))
+import_host(BASE)
+
+import comfy.supported_models  # noqa: E402 - only now can it be imported
+from comfy.model_patcher import CoreModelPatcher, ModelPatcher  # noqa: E402
+
+
+@pytest.fixture(scope="session")
+def base_directory() -> Iterator[Path]:
+    """The host's base directory: models, input, output and temp are below it."""
+    for folder in ("models", "input", "output", "temp"):
+        (BASE / folder).mkdir(exist_ok=True)
+    yield BASE
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _remove_base_directory() -> Iterator[None]:
+    yield
+    shutil.rmtree(BASE, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def pack() -> ModuleType:
+    """This pack's entry point, imported as the host imports a folder in custom_nodes: as a package of its own."""
+    name = "diaphane_under_test"
+    spec = importlib.util.spec_from_file_location(name, hosts.ROOT / "__init__.py", submodule_search_locations=[str(hosts.ROOT)])
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def node_classes(pack: ModuleType) -> dict[str, Any]:
+    """The pack's node classes by node id, as its entry point hands them to the host."""
+
+    async def collect() -> list[Any]:
+        extension = await pack.comfy_entrypoint()
+        return await extension.get_node_list()
+
+    return {node.define_schema().node_id: node for node in asyncio.run(collect())}
+
+
+@pytest.fixture(scope="session")
+def narrow_model(seeded: Callable[..., dict[str, Tensor]]) -> Callable[[str], ModelPatcher]:
+    """narrow_model("sd15" or "sdxl") -> a fresh model of the golden data's narrow architecture, with its weights."""
+    classes = {"sd15": comfy.supported_models.SD15, "sdxl": comfy.supported_models.SDXL}
+
+    def build(family: str) -> ModelPatcher:
+        unet_config = json.loads((GOLDEN / f"narrow_{family}.json").read_text())["unet_config"]
+        config = classes[family](dict(unet_config))
+        config.unet_config.update(unet_config)
+        config.set_inference_dtype(torch.float32, None)
+        model = config.get_model({}, "", device=torch.device("cpu"))
+        model.diffusion_model.load_state_dict(seeded(f"narrow_{family}_unet", prefix="diffusion_model."))
+        return CoreModelPatcher(model, load_device=torch.device("cpu"), offload_device=torch.device("cpu"))
+
+    return build
