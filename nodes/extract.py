@@ -36,7 +36,7 @@ class LayerDiffuseExtract(io.ComfyNode):
                 inputs.fit(),
                 inputs.weight(),
                 *inputs.sampling_range(end_hint=" 0.5 is recommended to extract a background."),
-                inputs.mask("layer_mask", "the layer's"),
+                inputs.mask("layer_mask", "the layer's own"),
                 inputs.weight_file("file", "Weights of the patch"),
             ],
             outputs=[io.Model.Output(display_name="model", tooltip="Generates the wanted layer.")],

@@ -70,6 +70,16 @@ def family() -> io.Combo.Input:
     )
 
 
+def family_of_vae() -> io.Combo.Input:
+    return io.Combo.Input(
+        "family",
+        options=FAMILY_CHOICES,
+        default=AUTO,
+        tooltip="Which model family the VAE belongs to. auto knows Flux; the VAEs of SD1.5 and SDXL look alike and count as SDXL, "
+        "so set SD1.5 by hand.",
+    )
+
+
 def passes() -> io.Combo.Input:
     return io.Combo.Input(
         "passes",
@@ -96,8 +106,8 @@ def layer_image(input_id: str, what: str) -> io.Image.Input:
     return io.Image.Input(input_id, tooltip=f"{what}: RGBA [B, H, W, 4] with straight alpha, or RGB. It is put on mid-grey here; any size.")
 
 
-def mask(input_id: str = "mask", whose: str = "the picture's") -> io.Mask.Input:
-    return io.Mask.Input(input_id, optional=True, tooltip=f"1 = transparent, as Load Image gives it. Multiplies with {whose} own alpha.")
+def mask(input_id: str = "mask", whose: str = "the picture's own") -> io.Mask.Input:
+    return io.Mask.Input(input_id, optional=True, tooltip=f"1 = transparent, as Load Image gives it. Adds to {whose} transparency.")
 
 
 def given() -> io.Combo.Input:
@@ -120,5 +130,6 @@ def layers(with_auto: bool = False) -> io.Combo.Input:
         options=[AUTO, *CHOICES] if with_auto else CHOICES,
         default=AUTO if with_auto else CHOICES[0],
         tooltip=("auto: what the latent says. " if with_auto else "")
-        + "All three for LayerDiffuse Joint; background, blended where a foreground is given; foreground, blended where a background is.",
+        + "All three for LayerDiffuse Joint; background, blended where a foreground is given; foreground, blended where a background is; "
+        "foreground alone for LayerDiffuse Transparent.",
     )

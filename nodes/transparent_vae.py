@@ -22,7 +22,7 @@ class TransparentVAENode(io.ComfyNode):
             search_aliases=[*inputs.ALIASES, "VAE", "drop-in", "detailer", "hires"],
             inputs=[
                 io.Vae.Input("vae", tooltip="The ordinary VAE of an SD1.5, SDXL or Flux model."),
-                inputs.family(),
+                inputs.family_of_vae(),
                 inputs.passes(),
                 inputs.offset_scale(),
                 inputs.weight_file("decoder_file", "Transparency decoder"),

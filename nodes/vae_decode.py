@@ -6,13 +6,16 @@ from comfy_api.latest import io
 
 from ..lib_layerdiffuse.host.decode import decode_layers
 from ..lib_layerdiffuse.host.families import latent_family, require_vae
+from ..lib_layerdiffuse.host.layers import foreground_rows
 from ..lib_layerdiffuse.host.messages import tell
 from ..lib_layerdiffuse.host.transparency import bleed
 from ..lib_layerdiffuse.host.transparent_vae import opaque_vae
-from ..lib_layerdiffuse.host.weight_files import AUTO, transparency_decoder
-from ..lib_layerdiffuse.pixels.coverage import coverage
+from ..lib_layerdiffuse.host.weight_files import AUTO
+from ..lib_layerdiffuse.pixels.coverage import Coverage, coverage
 from ..lib_layerdiffuse.pixels.straight import transparency_mask
 from . import inputs
+
+NEARLY_ALL = 0.999
 
 
 class TransparentVAEDecode(io.ComfyNode):
@@ -30,7 +33,7 @@ class TransparentVAEDecode(io.ComfyNode):
                 io.Image.Input(
                     "images",
                     optional=True,
-                    tooltip="The same latent already decoded, perhaps retouched or upscaled: its colours are used as they are.",
+                    tooltip="The same latent already decoded, perhaps retouched or upscaled: colour and alpha are read from these pixels.",
                 ),
                 inputs.family(),
                 inputs.passes(),
@@ -61,16 +64,24 @@ class TransparentVAEDecode(io.ComfyNode):
     def execute(cls, samples, vae, family, passes, tile_size, images=None, decoder_file=AUTO) -> io.NodeOutput:
         vae = opaque_vae(vae)
         require_vae(vae, "Transparent VAE Decode")
-        decoder = transparency_decoder(vae, latent_family(family, vae, samples), decoder_file)
-        rgba = decode_layers(vae, decoder, samples, images, passes=passes, tile=tile_size)
-        share = coverage(rgba)
-        if share.opaque > 0.999 or share.transparent > 0.999:
-            tell(
-                f"The picture is {share}. What helps: set family to the model's own; prompt a plain background; raise the weight of "
-                "LayerDiffuse Transparent or use its conv method; use a negative prompt.",
-                cls.hidden.unique_id,
-            )
+        known = latent_family(family, vae, samples)
+        rgba = decode_layers(vae, samples, images, family=known, decoder_file=decoder_file, passes=passes, tile=tile_size)
+        for picture in rgba[foreground_rows(samples)].split(1):
+            if advice := advice_on(coverage(picture)):
+                tell(advice, cls.hidden.unique_id)
         return io.NodeOutput(rgba, bleed(rgba), transparency_mask(rgba))
+
+
+def advice_on(share: Coverage) -> str | None:
+    """What helps when a picture that should be transparent in part is not."""
+    if share.opaque > NEARLY_ALL:
+        return (
+            f"The picture is {share}. What helps: set family to the model's own; prompt a plain background; raise the weight of "
+            "LayerDiffuse Transparent, or use its conv method."
+        )
+    if share.transparent > NEARLY_ALL:
+        return f"The picture is {share}. What helps: set family to the model's own; use a negative prompt; lower the weight."
+    return None
 
 
 NODES = [TransparentVAEDecode]

@@ -5,10 +5,12 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..lib_layerdiffuse.host.families import latent_family, require_vae
+from ..lib_layerdiffuse.host.layers import FOREGROUND, LAYERS_KEY
 from ..lib_layerdiffuse.host.transparency import encode_any_size
 from ..lib_layerdiffuse.host.transparent_vae import opaque_vae
 from ..lib_layerdiffuse.host.weight_files import AUTO, offset_encoder
 from ..lib_layerdiffuse.pixels.straight import with_alpha
+from ..lib_layerdiffuse.weights.catalogue import Family
 from . import inputs
 
 
@@ -25,7 +27,7 @@ class TransparentVAEEncode(io.ComfyNode):
                 io.Image.Input("image", tooltip="Picture with alpha [B, H, W, 4], straight, any size. Without alpha, connect a mask."),
                 io.Vae.Input("vae", tooltip="The ordinary VAE of the model that will sample."),
                 inputs.mask(),
-                inputs.family(),
+                inputs.family_of_vae(),
                 inputs.offset_scale(),
                 inputs.weight_file("encoder_file", "Offset encoder"),
             ],
@@ -40,8 +42,12 @@ class TransparentVAEEncode(io.ComfyNode):
     def execute(cls, image, vae, family, offset_scale, mask=None, encoder_file=AUTO) -> io.NodeOutput:
         vae = opaque_vae(vae)
         require_vae(vae, "Transparent VAE Encode")
-        encoder = offset_encoder(vae, latent_family(family, vae), encoder_file)
-        return io.NodeOutput(encode_any_size(vae, encoder, with_alpha(image, mask), offset_scale=offset_scale))
+        known = latent_family(family, vae)
+        encoder = offset_encoder(vae, known, encoder_file)
+        latent = encode_any_size(vae, encoder, with_alpha(image, mask), offset_scale=offset_scale)
+        if known is Family.SD15:
+            latent[LAYERS_KEY] = (FOREGROUND,)  # tells the decoder where it comes from
+        return io.NodeOutput(latent)
 
 
 NODES = [TransparentVAEEncode]

@@ -7,6 +7,7 @@ from comfy.model_patcher import ModelPatcher
 from comfy.sd import VAE
 from torch import Tensor
 
+from ..errors import DiaphaneError
 from ..pixels.fit import CROP, FIT, fit_to
 from ..pixels.straight import on_grey
 from ..weights.catalogue import Family, Role
@@ -69,7 +70,10 @@ def make_extract(
 def _seen_by(model: ModelPatcher, vae: VAE, pictures: list[Tensor], fit: str, node: str) -> Extra:
     """Pictures as latents that the model sees beside the noise, all at the size of the first."""
     require_vae(vae, node)
-    count, height, width = max(map(len, pictures)), *(side // LATENT_SCALE * LATENT_SCALE for side in pictures[0].shape[1:3])
+    count = max(map(len, pictures))
+    if any(len(rgba) not in (1, count) for rgba in pictures):
+        raise DiaphaneError(f"{node} got {' and '.join(str(len(p)) for p in pictures)} pictures. Give it as many of each, or one.")
+    height, width = (side // LATENT_SCALE * LATENT_SCALE for side in pictures[0].shape[1:3])
     process = model.model.process_latent_in
     latents = []
     for rgba in pictures:

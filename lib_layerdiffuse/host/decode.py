@@ -10,19 +10,20 @@ from comfy.sd import VAE
 from torch import Tensor
 
 from ..errors import DiaphaneError
-from ..nets.transparent_decoder import TransparentDecoder
 from ..pixels.straight import with_alpha
-from .layers import FOREGROUND, layers_in, rows_of
-from .networks import ManagedNetwork
+from ..weights.catalogue import Family
+from .layers import foreground_rows
 from .transparency import LATENT_SCALE, SIZE_KEY, decode_rgba
+from .weight_files import AUTO, transparency_decoder
 
 
 def decode_layers(
     vae: VAE,
-    decoder: ManagedNetwork[TransparentDecoder],
     samples: Mapping[str, Any],
     images: Tensor | None = None,
     *,
+    family: Family,
+    decoder_file: str = AUTO,
     passes: int = 8,
     tile: int = 0,
 ) -> Tensor:
@@ -32,23 +33,16 @@ def decode_layers(
     images: the same latent decoded elsewhere, perhaps retouched or upscaled, [B, H, W, 3 or 4]; decoded by `vae` if None.
     """
     latent = _plain_latent(samples, vae)
-    pixels = vae.decode(latent) if images is None else images[..., :3]
-    if images is None:
-        pixels = _as_encoded(pixels, samples)
-    count = latent.shape[0]
-    if pixels.shape[0] != count:
+    pixels = _as_encoded(vae.decode(latent), samples) if images is None else images[..., :3]
+    if len(pixels) != len(latent):
         raise DiaphaneError(
-            f"Got {pixels.shape[0]} images and {count} latents. Connect the images that were decoded from these very latents, or none."
+            f"Got {len(pixels)} images and {len(latent)} latents. Connect the images that were decoded from these very latents, or none."
         )
-    layers = layers_in(samples) or (FOREGROUND,)
-    rows = rows_of(layers, FOREGROUND, count)
-    if not rows:
-        return with_alpha(pixels)
-    transparent = decode_rgba(decoder, pixels[rows], latent[rows], passes=passes, tile=tile)
-    if len(rows) == count:
-        return transparent
-    rgba = with_alpha(pixels).to(transparent)
-    rgba[torch.tensor(rows)] = transparent
+    rgba = with_alpha(pixels).float()
+    if rows := foreground_rows(samples):
+        decoder = transparency_decoder(vae, family, decoder_file)
+        transparent = decode_rgba(decoder, pixels[rows], latent[rows], passes=passes, tile=tile)
+        rgba[torch.tensor(rows)] = transparent.to(rgba.device)
     return rgba
 
 

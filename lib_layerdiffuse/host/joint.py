@@ -42,6 +42,6 @@ def make_joint_from_layer(
     """
     family = require_family(model, "LayerDiffuse Joint From Layer", {Family.SD15: None, Family.SDXL: "Use LayerDiffuse Blend."})
     if len(rgba) != 1:
-        raise DiaphaneError(f"LayerDiffuse Joint From Layer works from one picture, got {len(rgba)}. Pick one with Image From Batch.")
+        raise DiaphaneError(f"LayerDiffuse Joint From Layer works from one picture, got {len(rgba)}. Pick one with Get Image from Batch.")
     weights = load_weights(family, ROLE_FOR_GIVEN[given], file)
     return share_attention(model, weights, control=on_grey(rgba), weight=weight, start=start, end=end, fit=fit)

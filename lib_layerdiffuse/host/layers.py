@@ -29,15 +29,21 @@ def arrangement(choice: str) -> tuple[str, ...]:
     return tuple(choice.split(SEPARATOR))
 
 
-def rows_of(layers: Sequence[str], name: str, count: int) -> list[int]:
-    """Rows of a batch that hold the layer: row i is layer i % len(layers)."""
-    return [row for row in range(count) if layers[row % len(layers)] == name]
-
-
 def layers_in(samples: Mapping[str, Any]) -> tuple[str, ...] | None:
-    """The layers that a latent names, in the order of its rows; None if it names none."""
+    """The layers that a latent names, in the order of a set; None if it names none."""
     layers = samples.get(LAYERS_KEY)
     return tuple(layers) if layers else None
+
+
+def foreground_rows(samples: Mapping[str, Any]) -> list[int]:
+    """Rows of a LATENT that are transparent: its foregrounds, or all of them if it names no layers.
+
+    Row i is layer i % len(layers), unless the host's batch_index says that it was another row before a batch was cut.
+    """
+    count = len(samples["samples"])
+    layers = layers_in(samples) or (FOREGROUND,)
+    index = samples.get("batch_index") or range(count)
+    return [row for row, before in zip(range(count), index, strict=False) if layers[before % len(layers)] == FOREGROUND]
 
 
 def check_whole_sets(count: int, layers: Sequence[str]) -> None:
@@ -74,4 +80,4 @@ def layer_prompts(base: list[Any], layers: Sequence[str], prompts: Mapping[str, 
 def split_layers(images: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
     """{layer: its pictures} of a batch of whole sets [N F, H, W, C]."""
     check_whole_sets(len(images), layers)
-    return {name: images[rows_of(layers, name, len(images))] for name in layers}
+    return {name: images[position :: len(layers)] for position, name in enumerate(layers)}

@@ -11,9 +11,8 @@ from torch import Tensor
 from ..errors import DiaphaneError
 from ..weights.catalogue import Family
 from .decode import decode_layers
-from .families import AUTO, require_vae
+from .families import AUTO, FLUX_LATENT_CHANNELS, require_vae
 from .layers import FOREGROUND, LAYERS_KEY, arrangement, check_whole_sets, layers_in, split_layers
-from .weight_files import transparency_decoder
 
 NODE = "Split Layers"
 
@@ -35,12 +34,17 @@ def decode_and_split(
     names = layers_in(samples or {}) if layers == AUTO else arrangement(layers)
     if names is None:
         raise DiaphaneError(f"{NODE} cannot tell which layers these are. Set layers by hand, or start from Empty Layer Latent.")
-    if samples is None or vae is None:
-        if images is None:
-            raise DiaphaneError(f"{NODE} needs samples and vae, or images. Connect one or the other.")
-        return split_layers(images, names)
-    check_whole_sets(len(samples["samples"]), names)
+    if samples is not None and vae is not None:
+        check_whole_sets(len(samples["samples"]), names)
+        _require_sd15(vae)
+        named = {**samples, LAYERS_KEY: names}
+        images = decode_layers(vae, named, images, family=Family.SD15, decoder_file=decoder_file, passes=passes)
+    elif images is None:
+        raise DiaphaneError(f"{NODE} needs samples and vae, or images. Connect one or the other.")
+    return {name: picture if name == FOREGROUND else picture[..., :3] for name, picture in split_layers(images, names).items()}
+
+
+def _require_sd15(vae: VAE) -> None:
     require_vae(vae, NODE)
-    decoder = transparency_decoder(vae, Family.SD15, decoder_file)
-    pictures = split_layers(decode_layers(vae, decoder, {**samples, LAYERS_KEY: names}, images, passes=passes), names)
-    return {name: picture if name == FOREGROUND else picture[..., :3] for name, picture in pictures.items()}
+    if vae.latent_channels == FLUX_LATENT_CHANNELS:
+        raise DiaphaneError(f"{NODE} decodes the layers of SD1.5 models, got a VAE of the Flux kind. Connect the VAE of the SD1.5 model.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Callable
 from typing import Any
 
 import comfy.model_management as memory
@@ -27,11 +28,11 @@ logger = logging.getLogger("diaphane")
 LATENT_SCALE = 8  # pixels per latent cell, along either side
 SIZE_KEY = "pixel_size"  # in a LATENT: height and width of the encoded picture before padding
 OFFSET_SCALE = 300.0  # of the authors' reference release (FACTS section 4)
-TILE_OVERLAP = 128
 FALLBACK_TILES = (1024, 512, 256)
 
-# Working memory of one pass, in values per pixel of the picture and channel of the widest full-size feature map: measured.
-DECODER_VALUES = 12
+# Working memory of one pass, in values per pixel of the picture and channel of the first feature map. Measured on full-size networks:
+# 13 to 15 for the decoder, 3 for the encoder.
+DECODER_VALUES = 16
 ENCODER_VALUES = 4
 
 
@@ -78,15 +79,8 @@ def decode_rgba(
 
         return decoder.each_batch(count, (side * side or height * width) * bytes_per_pixel, run)
 
-    sides = (tile,) if 0 < tile < max(height, width) else (0, *FALLBACK_TILES)
-    for side in sides:
-        if attempt(side):
-            return result
-        logger.warning("Not enough memory to decode a picture of %dx%d %s.", width, height, f"in tiles of {side}" if side else "as a whole")
-    raise DiaphaneError(
-        f"Not enough memory to decode a picture of {width}x{height}, even in tiles of {sides[-1]} pixels. "
-        "Close other programs, or set a smaller tile size in Transparent VAE Decode."
-    )
+    _whole_or_tiled(attempt, height, width, tile, "decode")
+    return result
 
 
 def encode_rgba(
@@ -101,24 +95,32 @@ def encode_rgba(
     if offset_scale == 0.0:
         return mean
     count, height, width = rgba.shape[:3]
+    channels = encoder.network.latent_channels
     offset = torch.empty_like(mean)
-    bytes_each = height * width * ENCODER_VALUES * 32 * memory.dtype_size(encoder.dtype)
+    bytes_per_pixel = ENCODER_VALUES * encoder.network.width * memory.dtype_size(encoder.dtype)
 
-    def run(first: int, last: int) -> None:
-        picture = rgba[first:last].to(encoder.device)
-        parts = (picture[..., 3:], bleed_rgb(picture))
-        image = torch.cat(parts if alpha_first(encoder.network.latent_channels) else parts[::-1], dim=-1)
-        offset[first:last] = encoder.network(encoder.to_device(image.movedim(-1, 1)))
+    def attempt(side: int) -> bool:
+        """Encode all pictures, in tiles of `side` pixels or (0) whole."""
 
-    if not encoder.each_batch(count, bytes_each, run):
-        raise DiaphaneError(f"Not enough memory to encode a picture of {width}x{height}. Scale it down with an Upscale Image node.")
+        def network(image: Tensor) -> Tensor:
+            return encoder.network(encoder.to_device(image))
+
+        def run(first: int, last: int) -> None:
+            picture = rgba[first:last]
+            parts = (picture[..., 3:], bleed(picture).to(picture))
+            image = torch.cat(parts if alpha_first(channels) else parts[::-1], dim=-1).movedim(-1, 1)  # BHWC -> BCHW
+            offset[first:last] = _tiled(network, image, side, 1 / LATENT_SCALE, channels) if side else network(image)
+
+        return encoder.each_batch(count, (side * side or height * width) * bytes_per_pixel, run)
+
+    _whole_or_tiled(attempt, height, width, tile, "encode")
     return mean + std * offset_scale * offset
 
 
 def encode_any_size(
     vae: VAE, encoder: ManagedNetwork[OffsetEncoder], rgba: Tensor, *, offset_scale: float = OFFSET_SCALE
 ) -> dict[str, Any]:
-    """`encode_rgba` as a LATENT, for pictures of any size: padded to whole latent cells, the size kept for the decoder."""
+    """`encode_rgba` for pictures of any size, as a LATENT: padded to whole latent cells, the size kept for the decoder."""
     padded = _pad(rgba.movedim(-1, 1), LATENT_SCALE).movedim(1, -1)
     return {"samples": encode_rgba(vae, encoder, padded, offset_scale=offset_scale), SIZE_KEY: tuple(rgba.shape[1:3])}
 
@@ -156,25 +158,42 @@ def _tiled_estimate(
     def estimate(both: Tensor) -> Tensor:
         return _padded_estimate(decoder, F.pixel_shuffle(both[:, :channels], LATENT_SCALE), both[:, channels:], passes, progress)
 
+    both = torch.cat((folded, latent.to(folded)), dim=1)
+    return _tiled(estimate, both, tile // LATENT_SCALE, LATENT_SCALE, 4)[..., :height, :width]
+
+
+def _tiled(run: Callable[[Tensor], Tensor], x: Tensor, tile: int, scale: float, channels: int) -> Tensor:
+    """`run` over tiles of [B, C, H, W] whose result has `channels` channels and `scale` times the size."""
     tiled_scale: Any = comfy.utils.tiled_scale
     return tiled_scale(
-        torch.cat((folded, latent.to(folded)), dim=1),
-        estimate,
-        tile_x=tile // LATENT_SCALE,
-        tile_y=tile // LATENT_SCALE,
-        overlap=_overlap(tile) // LATENT_SCALE,
-        upscale_amount=LATENT_SCALE,
-        out_channels=4,
+        x,
+        run,
+        tile_x=tile,
+        tile_y=tile,
+        overlap=tile // 4,
+        upscale_amount=scale,
+        out_channels=channels,
         output_device=memory.intermediate_device(),
-    )[..., :height, :width]
+    )
 
 
-def _overlap(tile: int) -> int:
-    return min(TILE_OVERLAP, tile // 4)
+def _whole_or_tiled(attempt: Callable[[int], bool], height: int, width: int, tile: int, verb: str) -> None:
+    """Call `attempt(side of the tiles, 0 = whole)` until it succeeds: as the artist wishes, or (tile 0) in ever smaller tiles."""
+    longest = max(height, width)
+    sides = (tile,) if 0 < tile < longest else (0, *(side for side in FALLBACK_TILES if side < longest))
+    for side in sides:
+        if attempt(side):
+            return
+        logger.warning("Not enough memory to %s %dx%d %s.", verb, width, height, f"in tiles of {side}" if side else "as a whole")
+    raise DiaphaneError(
+        f"Not enough memory to {verb} a picture of {width}x{height}{f' in tiles of {sides[-1]} pixels' if sides[-1] else ''}. "
+        "Close other programs, set a smaller tile size, or scale the picture down."
+    )
 
 
 def _count_tiles(height: int, width: int, tile: int) -> int:
-    return comfy.utils.get_tiled_scale_steps(width, height, tile, tile, _overlap(tile))
+    cells = tile // LATENT_SCALE
+    return comfy.utils.get_tiled_scale_steps(-(-width // LATENT_SCALE), -(-height // LATENT_SCALE), cells, cells, cells // 4)
 
 
 def _pad(x: Tensor, multiple: int) -> Tensor:

@@ -22,6 +22,7 @@ class OffsetEncoder(nn.Module):
     def __init__(self, widths: tuple[int, ...], ops: Operations = nn, **factory):
         """`widths`: channels before the first and after each of the nine convolutions."""
         super().__init__()
+        self.width = widths[1]
         self.latent_channels = widths[-1]
         blocks: list[nn.Module] = []
         for i, (before, after) in enumerate(zip(widths, widths[1:], strict=False)):

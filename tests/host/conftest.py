@@ -78,6 +78,7 @@ def node_classes(pack: ModuleType) -> dict[str, Any]:
 
     async def collect() -> list[Any]:
         extension = await pack.comfy_entrypoint()
+        await extension.on_load()
         return await extension.get_node_list()
 
     return {node.define_schema().node_id: node for node in asyncio.run(collect())}

@@ -1,0 +1,83 @@
+"""Imports go one way (CONTRIBUTING.md), and what only one node needs is imported by that node."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+LIBRARY = ROOT / "lib_layerdiffuse"
+
+# The host's top-level modules that a node pack may meet.
+HOST = {"comfy", "comfy_api", "comfy_execution", "comfy_extras", "execution", "folder_paths", "latent_preview", "node_helpers", "server"}
+THIRD_PARTY = {"torch", "safetensors", "numpy", "PIL", "einops", "huggingface_hub", "filelock"}
+FORBIDDEN = {"diffusers", "cv2"}
+
+MAY_IMPORT = {
+    "nets": {"nets"},
+    "pixels": {"pixels"},
+    "weights": {"weights", "errors"},
+    "host": {"host", "weights", "pixels", "nets", "errors"},
+}
+
+
+def imported(path: Path) -> set[str]:
+    """Dotted names of all that a file imports, relative ones resolved from the repository's root."""
+    package = path.relative_to(ROOT).parent.parts
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else ()
+            names.add(".".join((*base, *filter(None, [node.module]))))
+    return names
+
+
+def own_files() -> list[Path]:
+    return [ROOT / "__init__.py", *sorted((ROOT / "nodes").glob("*.py")), *sorted(LIBRARY.rglob("*.py"))]
+
+
+@pytest.mark.parametrize("path", sorted(LIBRARY.rglob("*.py")), ids=lambda path: str(path.relative_to(LIBRARY)))
+def test_layers_import_downwards(path: Path) -> None:
+    layer = path.relative_to(LIBRARY).parts[0]
+    for name in imported(path):
+        top, *rest = name.split(".")
+        if top == "lib_layerdiffuse" and rest and layer in MAY_IMPORT:
+            assert rest[0] in MAY_IMPORT[layer], f"{layer} may not import {name}"
+        if layer != "host":
+            assert top not in HOST, f"only host may import {name}"
+        if layer == "weights":
+            assert name != "torch.nn"
+        if layer in ("nets", "pixels"):
+            assert top not in THIRD_PARTY - {"torch"}, f"{layer} needs torch only, not {name}"
+
+
+@pytest.mark.parametrize("path", own_files(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_no_conflicting_dependency(path: Path) -> None:
+    tops = {name.split(".")[0] for name in imported(path)}
+    assert not tops & FORBIDDEN
+    assert tops <= THIRD_PARTY | HOST | {"lib_layerdiffuse", "nodes", ""} | set(sys.stdlib_module_names)
+
+
+def test_requirements_name_neither_diffusers_nor_opencv() -> None:
+    text = (ROOT / "requirements.txt").read_text()
+    assert "diffusers" not in text and "opencv" not in text
+
+
+def test_torch_only_part_runs_without_the_host_and_imports_nothing_early() -> None:
+    script = (
+        "import sys, pkgutil, importlib; sys.path.insert(0, '.')\n"
+        "import lib_layerdiffuse\n"
+        "for part in ('nets', 'pixels', 'weights'):\n"
+        "    package = importlib.import_module(f'lib_layerdiffuse.{part}')\n"
+        "    for module in pkgutil.iter_modules(package.__path__):\n"
+        "        importlib.import_module(f'lib_layerdiffuse.{part}.{module.name}')\n"
+        "late = {'huggingface_hub', 'filelock', 'comfy', 'requests', 'httpx'} & set(sys.modules)\n"
+        "assert not late, late\n"
+    )
+    subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True)
