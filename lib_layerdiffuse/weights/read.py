@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ..errors import DiaphaneError
 
+_LONGEST_HEADER = 100_000_000  # bytes; the format allows no more
 _PICKLES = (".pth", ".pt", ".ckpt", ".bin")
 _AGAIN = "Delete it and let Diaphane download it again, or copy it anew from where you got it."
 
@@ -34,7 +35,8 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         raise DiaphaneError(f"{path} is a git-LFS pointer, not the model itself. Run `git lfs pull` there, or download the file by hand.")
     if re.match(rb"\s*<(!doctype|html|\?xml)", start, re.IGNORECASE):
         raise DiaphaneError(f"{path} is a web page, not a model: the download link led to an HTML page. {_AGAIN}")
-    is_pickle = start.startswith((b"PK", b"\x80"))
+    # A safetensors file begins with the length of its header, whose first byte may be any: only a length out of range tells.
+    is_pickle = start.startswith((b"PK", b"\x80")) and int.from_bytes(start[:8], "little") > _LONGEST_HEADER
     if path.suffix.lower() == ".safetensors" and is_pickle:
         raise DiaphaneError(
             f"{path} is a pickle under a .safetensors name. If you trust where it comes from, rename it to {path.with_suffix('.pth').name}."
@@ -77,7 +79,7 @@ def _promised_size(path: Path, size: int) -> int:
     """How many bytes the header says the file has."""
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
-        if size < 10 or file.read(1) != b"{" or length > 100_000_000:
+        if size < 10 or file.read(1) != b"{" or length > _LONGEST_HEADER:
             raise DiaphaneError(f"{path} is not a safetensors file, or its beginning is damaged. {_AGAIN}")
         if size < 8 + length:
             return 8 + length

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import re
@@ -199,3 +200,13 @@ def test_messages_are_short(tmp_path: Path) -> None:
         read_state_dict(tmp_path / "x.pth")
     assert "\n" not in str(caught.value)
     assert not re.search(r"weights_only|pytorch\.org", str(caught.value))
+
+
+@pytest.mark.parametrize("start", [b"\x80", b"PK"])
+def test_header_length_that_begins_like_a_pickle(tmp_path: Path, start: bytes) -> None:
+    # The released transparency decoder is such a file: its header is 0xDD80 bytes long.
+    header = json.dumps({"x": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}).encode()
+    length = next(n for n in range(len(header), 1 << 16) if n.to_bytes(8, "little").startswith(start))
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(length.to_bytes(8, "little") + header.ljust(length) + bytes(4))
+    assert read_state_dict(path)["x"].tolist() == [0.0]
