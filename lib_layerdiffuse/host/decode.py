@@ -33,7 +33,7 @@ def decode_layers(
     images: the same latent decoded elsewhere, perhaps retouched or upscaled, [B, H, W, 3 or 4]; decoded by `vae` if None.
     """
     latent = _plain_latent(samples, vae)
-    pixels = _as_encoded(vae.decode(latent), samples) if images is None else images[..., :3]
+    pixels = _as_encoded(vae.decode(latent), samples) if images is None else with_alpha(images)[..., :3]
     if len(pixels) != len(latent):
         raise DiaphaneError(
             f"Got {len(pixels)} images and {len(latent)} latents. Connect the images that were decoded from these very latents, or none."

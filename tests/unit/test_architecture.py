@@ -19,7 +19,7 @@ FORBIDDEN = {"diffusers", "cv2"}
 
 MAY_IMPORT = {
     "nets": {"nets"},
-    "pixels": {"pixels"},
+    "pixels": {"pixels", "errors"},
     "weights": {"weights", "errors"},
     "host": {"host", "weights", "pixels", "nets", "errors"},
 }

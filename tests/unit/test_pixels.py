@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from lib_layerdiffuse.errors import DiaphaneError
 from lib_layerdiffuse.pixels.backdrop import BACKDROPS, over_backdrop
 from lib_layerdiffuse.pixels.bleed import bleed_rgb
 from lib_layerdiffuse.pixels.coverage import coverage
@@ -80,6 +81,23 @@ def test_the_empty_mask_of_load_image_changes_nothing() -> None:
 def test_mask_and_alpha_multiply() -> None:
     rgba = picture(8, 8)
     assert torch.allclose(with_alpha(rgba, torch.full((8, 8), 0.25))[..., 3], rgba[..., 3] * 0.75)
+
+
+def test_one_mask_for_many_pictures_and_many_masks_for_one() -> None:
+    image, masks = picture(4, 6, batch=3), torch.rand(3, 4, 6)
+    assert torch.equal(with_alpha(image, masks[:1])[2], with_alpha(image[2:], masks[:1])[0])
+    assert torch.equal(with_alpha(image[:1], masks)[2], with_alpha(image[:1], masks[2:])[0])
+    with pytest.raises(DiaphaneError, match="Got 3 pictures and 2 masks"):
+        with_alpha(image, masks[:2])
+
+
+def test_grey_pictures_and_other_channels() -> None:
+    grey = picture(4, 4)[..., :1]
+    assert torch.equal(with_alpha(grey)[..., :3], grey.expand(-1, -1, -1, 3))
+    with pytest.raises(DiaphaneError, match=r"got \[1, 4, 4, 2\]"):
+        with_alpha(picture(4, 4)[..., :2])
+    with pytest.raises(DiaphaneError, match=r"got \[4, 4, 3\]"):
+        with_alpha(picture(4, 4)[0, ..., :3])
 
 
 def test_on_grey() -> None:
