@@ -118,7 +118,8 @@ class ComfyServer:
             self._process = subprocess.Popen(
                 self.command(),
                 cwd=self.base_directory,
-                env={**self.host.server_environment(), "PYTHONUTF8": "1", **self._env},
+                # Threads that spin while they wait would take the cores from whoever shares this machine.
+                env={**self.host.server_environment(), "PYTHONUTF8": "1", "OMP_WAIT_POLICY": "PASSIVE", **self._env},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

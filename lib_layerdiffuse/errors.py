@@ -11,3 +11,9 @@ class DiaphaneError(Exception):
 
     # ComfyUI shows the type by its module, which for a node pack is the folder that it is installed in.
     __module__ = "diaphane"
+
+
+class WeightsError(DiaphaneError):
+    """What is in a file of weights is not what is needed. Whoever knows the file's name puts it before the message."""
+
+    __module__ = "diaphane"

@@ -18,9 +18,10 @@ from comfy.ldm.modules.attention import optimized_attention
 from comfy.model_patcher import CoreModelPatcher, ModelPatcher
 from torch import Tensor, nn
 
-from ..errors import DiaphaneError
+from ..errors import DiaphaneError, WeightsError
 from ..nets.attention_sharing import PROJECTIONS, AttentionSharing, SharingUnit
 from ..pixels.fit import CROP
+from ..weights.grammar import looks_like, sharing_frames, sharing_has_control
 from .control_picture import ControlPicture
 from .forward_hooks import ForwardHook, ForwardHooks
 from .networks import check_complete
@@ -51,7 +52,7 @@ def share_attention(
 
     control: the given layer as an opaque picture [1, H, W, 3] in [0, 1], for files that are steered by one; fit: how it is brought to
     the size of the generation. weight: strength of all that is added. start, end: the part of the sampling in which it is active.
-    Raises DiaphaneError if the file is no attention sharing file, needs a control picture or has no use for one, or is for another model.
+    Raises WeightsError if the file is no attention sharing file, needs a control picture or has no use for one, or is for another model.
     """
     check_complete(state_dict, AttentionSharing, "a whole SD1.5 attention sharing file")
     net = AttentionSharing.from_state_dict(
@@ -84,6 +85,13 @@ def share_attention(
     if not window.is_whole:
         window.attach(patched, key)
     return patched
+
+
+def check_arrangement(state_dict: Mapping[str, Tensor], *, frames: int, control: bool) -> None:
+    """Raise WeightsError unless a sharing file is for so many layers at once and does, or does not, take a given one."""
+    if (sharing_frames(state_dict), sharing_has_control(state_dict)) != (frames, control):
+        needed = f"{frames} {'layer' if frames == 1 else 'layers'}{' beside a given one' if control else ''}"
+        raise WeightsError(f"This is not a file for {needed}. {looks_like(state_dict)} Choose another file, or auto.")
 
 
 class Sharing:
@@ -184,21 +192,21 @@ def _attention_paths() -> dict[tuple[Block, str], str]:
 
 def _check_control(net: AttentionSharing, control: Tensor | None) -> None:
     if net.kwargs_encoder is None and control is not None:
-        raise DiaphaneError(
+        raise WeightsError(
             "This attention sharing file takes no given layer. Choose a foreground -> background or background -> foreground file."
         )
     if net.kwargs_encoder is not None and control is None:
-        raise DiaphaneError("This attention sharing file needs a given layer. Use LayerDiffuse Joint From Layer.")
+        raise WeightsError("This attention sharing file needs a given layer. Use LayerDiffuse Joint From Layer.")
 
 
 def _check_widths(net: AttentionSharing, model: ModelPatcher, paths: Mapping[tuple[Block, str], str]) -> None:
     if len(net.units) != len(paths):
-        raise DiaphaneError(f"This attention sharing file has {len(net.units)} layers, SD1.5 has {len(paths)}. Choose another file.")
+        raise WeightsError(f"This attention sharing file has {len(net.units)} layers, SD1.5 has {len(paths)}. Choose another file.")
     for path, unit in zip(paths.values(), net.units, strict=True):
         module = comfy.utils.get_attr(model.model, path)
         got = (unit.width, unit.context_width)
         needed = (module.to_q.out_features, module.to_k.in_features)
         if got != needed:
-            raise DiaphaneError(
+            raise WeightsError(
                 f"This attention sharing file does not fit the model: {path} has widths {needed}, the file {got}. Use an SD1.5 checkpoint."
             )

@@ -16,7 +16,7 @@ from .extra_channels import Extra
 from .families import AUTO, require_family, require_vae
 from .layers import BACKGROUND, FOREGROUND
 from .transparency import LATENT_SCALE
-from .weight_files import load_weights
+from .weight_files import weights_for
 
 BLEND, EXTRACT = "LayerDiffuse Blend", "LayerDiffuse Extract"
 
@@ -42,7 +42,8 @@ def make_blend(
     """
     family = require_family(model, BLEND, {Family.SDXL: None, Family.SD15: "Use LayerDiffuse Joint From Layer."})
     extra = _seen_by(model, vae, [rgba], fit, BLEND)
-    return apply_deltas(model, load_weights(family, ROLE_FOR_GIVEN[given], file), weight=weight, start=start, end=end, extra=extra)
+    with weights_for(family, ROLE_FOR_GIVEN[given], file) as weights:
+        return apply_deltas(model, weights, weight=weight, start=start, end=end, extra=extra)
 
 
 def make_extract(
@@ -64,12 +65,18 @@ def make_extract(
     """
     family = require_family(model, EXTRACT, {Family.SDXL: None, Family.SD15: "Use LayerDiffuse Joint From Layer."})
     extra = _seen_by(model, vae, [layer, blended], fit, EXTRACT)
-    return apply_deltas(model, load_weights(family, ROLE_FOR_WANTED[wanted], file), weight=weight, start=start, end=end, extra=extra)
+    with weights_for(family, ROLE_FOR_WANTED[wanted], file) as weights:
+        return apply_deltas(model, weights, weight=weight, start=start, end=end, extra=extra)
 
 
 def _seen_by(model: ModelPatcher, vae: VAE, pictures: list[Tensor], fit: str, node: str) -> Extra:
     """Pictures as latents that the model sees beside the noise, all at the size of the first."""
     require_vae(vae, node)
+    needed = model.model.latent_format.latent_channels
+    if vae.latent_channels != needed:
+        raise DiaphaneError(
+            f"{node} got a VAE with {vae.latent_channels} latent channels, the model works with {needed}. Connect the VAE of the model."
+        )
     count = max(map(len, pictures))
     if any(len(rgba) not in (1, count) for rgba in pictures):
         raise DiaphaneError(f"{node} got {' and '.join(str(len(p)) for p in pictures)} pictures. Give it as many of each, or one.")

@@ -10,7 +10,7 @@ from comfy.model_patcher import ModelPatcher
 from comfy.weight_adapter import LoRAAdapter
 from torch import Tensor
 
-from ..errors import DiaphaneError
+from ..errors import WeightsError
 from ..weights.grammar import Delta, excerpt, parse_deltas
 from .extra_channels import Extra, ExtraChannels
 from .side_layers import Patches, add_side_layers
@@ -32,7 +32,7 @@ def apply_deltas(
 
     weight: strength of every delta. start, end: the part of the sampling in which they are active; the whole of it costs nothing.
     extra: the latents that a conditional file expects beside the noise, [B or 1, 4k, h, w], scaled as the model sees latents.
-    Raises DiaphaneError if the file is no delta file or a key of it does not fit the model.
+    Raises WeightsError if the file is no delta file or a key of it does not fit the model.
     """
     deltas = parse_deltas(state_dict)
     patched = model.clone()
@@ -64,10 +64,10 @@ def apply_deltas(
 
 
 def add_merged(model: ModelPatcher, patches: Patches, weight: float) -> None:
-    """Merge `patches` into `model` (a clone that the caller owns). Raises DiaphaneError for a key that the model does not have."""
+    """Merge `patches` into `model` (a clone that the caller owns). Raises WeightsError for a key that the model does not have."""
     missing = set(patches) - set(model.add_patches(patches, weight))
     if missing:
-        raise DiaphaneError(
+        raise WeightsError(
             f"{len(missing)} of {len(patches)} patches found no place in this model, e.g. {excerpt(sorted(map(str, missing)))}."
         )
 
@@ -88,7 +88,7 @@ def _check_extra(kernel: Tensor | None, extra: Extra | None) -> None:
     expected = 0 if kernel is None else kernel.shape[1]
     got = 0 if extra is None else extra.latent.shape[1]
     if got != expected:
-        raise DiaphaneError(
+        raise WeightsError(
             f"This delta file works with {expected} extra latent channels, got {got}. "
             "Files without any belong to LayerDiffuse Transparent, with 4 to LayerDiffuse Blend, with 8 to LayerDiffuse Extract."
         )
@@ -98,7 +98,7 @@ def _check_shapes(deltas: Mapping[str, Delta], shapes: Mapping[str, tuple[int, .
     """Every delta has to fit its weight: the host would only log what does not and go on without it."""
     missing = [key for key in deltas if key not in shapes]
     if missing:
-        raise DiaphaneError(
+        raise WeightsError(
             f"{len(missing)} of the {len(deltas)} weights in this delta file are not in the model, e.g. {excerpt(missing)}. "
             "The file was made for SDXL: load an SDXL checkpoint (distilled ones such as SSD-1B have other blocks)."
         )
@@ -108,7 +108,7 @@ def _check_shapes(deltas: Mapping[str, Delta], shapes: Mapping[str, tuple[int, .
             shape = (shape[0], min(shape[1], latent_channels), *shape[2:])
         got = _shape(delta)
         if got != shape and got != (shape[0], math.prod(shape[1:])):
-            raise DiaphaneError(
+            raise WeightsError(
                 f"The delta of {key} has shape {list(got)}, the model's weight {list(shape)}: the file belongs to another model."
             )
 

@@ -9,10 +9,10 @@ from ..errors import DiaphaneError
 from ..pixels.fit import CROP
 from ..pixels.straight import on_grey
 from ..weights.catalogue import Family, Role
-from .attention_sharing import share_attention
+from .attention_sharing import check_arrangement, share_attention
 from .families import AUTO, require_family
 from .layers import BACKGROUND, FOREGROUND
-from .weight_files import load_weights
+from .weight_files import weights_for
 
 ROLE_FOR_GIVEN = {FOREGROUND: Role.FOREGROUND_TO_BACKGROUND, BACKGROUND: Role.BACKGROUND_TO_FOREGROUND}
 
@@ -22,7 +22,9 @@ def make_joint(model: ModelPatcher, *, weight: float = 1.0, start: float = 0.0, 
     family = require_family(
         model, "LayerDiffuse Joint", {Family.SD15: None, Family.SDXL: "Use LayerDiffuse Transparent, then LayerDiffuse Blend and Extract."}
     )
-    return share_attention(model, load_weights(family, Role.JOINT, file), weight=weight, start=start, end=end)
+    with weights_for(family, Role.JOINT, file) as weights:
+        check_arrangement(weights, frames=3, control=False)
+        return share_attention(model, weights, weight=weight, start=start, end=end)
 
 
 def make_joint_from_layer(
@@ -43,5 +45,6 @@ def make_joint_from_layer(
     family = require_family(model, "LayerDiffuse Joint From Layer", {Family.SD15: None, Family.SDXL: "Use LayerDiffuse Blend."})
     if len(rgba) != 1:
         raise DiaphaneError(f"LayerDiffuse Joint From Layer works from one picture, got {len(rgba)}. Pick one with Get Image from Batch.")
-    weights = load_weights(family, ROLE_FOR_GIVEN[given], file)
-    return share_attention(model, weights, control=on_grey(rgba), weight=weight, start=start, end=end, fit=fit)
+    with weights_for(family, ROLE_FOR_GIVEN[given], file) as weights:
+        check_arrangement(weights, frames=2, control=True)
+        return share_attention(model, weights, control=on_grey(rgba), weight=weight, start=start, end=end, fit=fit)

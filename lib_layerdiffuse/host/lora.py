@@ -10,7 +10,7 @@ import comfy.lora_convert
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
-from ..errors import DiaphaneError
+from ..errors import WeightsError
 from ..weights.grammar import excerpt, looks_like
 from .deltas import add_merged
 from .side_layers import add_side_layers
@@ -22,7 +22,7 @@ def apply_lora(
 ) -> ModelPatcher:
     """A clone of `model` with a LoRA, active from `start` to `end` of the sampling.
 
-    Raises DiaphaneError if the file is no LoRA, or has keys that find no place in the model.
+    Raises WeightsError if the file is no LoRA, or has keys that find no place in the model.
     """
     keys = comfy.lora.model_lora_keys_unet(model.model, {})
     lora = comfy.lora_convert.convert_lora(dict(state_dict))
@@ -30,7 +30,7 @@ def apply_lora(
     used = {key for patch in patches.values() for key in getattr(patch, "loaded_keys", ())}
     unused = sorted(set(lora) - used)
     if unused:
-        raise DiaphaneError(
+        raise WeightsError(
             f"{len(unused)} of the {len(lora)} keys of this LoRA find no place in the model, e.g. {excerpt(unused)}. "
             f"{looks_like(state_dict)} Choose a file that was made for this model."
         )

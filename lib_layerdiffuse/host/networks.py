@@ -11,7 +11,7 @@ import torch
 from comfy.model_patcher import CoreModelPatcher
 from torch import Tensor, nn
 
-from ..errors import DiaphaneError
+from ..errors import WeightsError
 from ..nets.operations import NetworkClass, shapes_of
 from ..weights.grammar import check_keys
 
@@ -64,13 +64,13 @@ def ran_out_of_memory(run: Callable[..., None], *args: Any) -> bool:
 
 
 def check_complete(weights: Mapping[str, Tensor], network_class: NetworkClass[nn.Module], what: str) -> None:
-    """Raise DiaphaneError unless these are exactly the weights that a network of this class needs. what: "a whole …"."""
+    """Raise WeightsError unless these are exactly the weights that a network of this class needs. what: "a whole …"."""
     shapes = shapes_of(weights)
     try:
         expected = shapes_of(network_class.from_shapes(shapes, device="meta").state_dict())
     except KeyError as error:
-        raise DiaphaneError(f"This is not {what}: it misses {error.args[0]}. Choose another file.") from error
+        raise WeightsError(f"This is not {what}: it misses {error.args[0]}. Choose another file.") from error
     check_keys(weights, expected, what)
     for key, shape in expected.items():
         if shapes[key] != shape:
-            raise DiaphaneError(f"This is not {what}: {key} has shape {list(shapes[key])}, {list(shape)} is needed. Choose another file.")
+            raise WeightsError(f"This is not {what}: {key} has shape {list(shapes[key])}, {list(shape)} is needed. Choose another file.")

@@ -6,11 +6,11 @@ from comfy.model_patcher import ModelPatcher
 
 from ..errors import DiaphaneError
 from ..weights.catalogue import Family, Role
-from .attention_sharing import share_attention
+from .attention_sharing import check_arrangement, share_attention
 from .deltas import apply_deltas
 from .families import AUTO, require_family
 from .lora import apply_lora
-from .weight_files import load_weights
+from .weight_files import weights_for
 
 ATTENTION = "attention"
 CONV = "conv"
@@ -32,4 +32,7 @@ def make_transparent(
         raise DiaphaneError(f"{NODE} has the conv method for SDXL models only, got {family}. Set method to auto or attention.")
     role = Role.TRANSPARENT_CONV if method == CONV else Role.TRANSPARENT_ATTENTION
     apply = {Family.SD15: share_attention, Family.SDXL: apply_deltas, Family.FLUX: apply_lora}[family]
-    return apply(model, load_weights(family, role, file), weight=weight, start=start, end=end)
+    with weights_for(family, role, file) as weights:
+        if family is Family.SD15:
+            check_arrangement(weights, frames=1, control=False)
+        return apply(model, weights, weight=weight, start=start, end=end)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -12,7 +14,7 @@ import folder_paths
 from comfy.sd import VAE
 from torch import Tensor, nn
 
-from ..errors import DiaphaneError
+from ..errors import DiaphaneError, WeightsError
 from ..nets.offset_encoder import OffsetEncoder
 from ..nets.operations import NetworkClass
 from ..nets.transparent_decoder import TransparentDecoder
@@ -57,9 +59,12 @@ def find_file(family: Family, role: Role, choice: str = AUTO) -> Path:
     return ensure(lookup(family, role), [Path(folder) for folder in folder_paths.get_folder_paths(FOLDER)], on_progress)
 
 
-def load_weights(family: Family, role: Role, choice: str = AUTO) -> dict[str, Tensor]:
-    """The tensors for a job, memory-mapped."""
-    return read_state_dict(find_file(family, role, choice))
+@contextmanager
+def weights_for(family: Family, role: Role, choice: str = AUTO) -> Iterator[dict[str, Tensor]]:
+    """The tensors for a job, memory-mapped. What is found wrong with them inside the block is said with the file's name."""
+    path = find_file(family, role, choice)
+    with _naming(path):
+        yield read_state_dict(path)
 
 
 def transparency_decoder(vae: VAE, family: Family, choice: str = AUTO) -> ManagedNetwork[TransparentDecoder]:
@@ -72,31 +77,39 @@ def offset_encoder(vae: VAE, family: Family, choice: str = AUTO) -> ManagedNetwo
     return _network(vae, family, Role.ENCODER, choice, OffsetEncoder)
 
 
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except WeightsError as error:
+        raise DiaphaneError(f"{path.name}: {error}") from error
+
+
 def _network(vae: VAE, family: Family, role: Role, choice: str, network_class: NetworkClass[Network]) -> ManagedNetwork[Network]:
     path = find_file(family, role, choice)
     loaded = _networks.setdefault(vae, {})
     key = (str(path), path.stat().st_mtime_ns, role)
     if key not in loaded:
-        weights = _weights_of(path, role, vae.latent_channels)
-        check_complete(weights, network_class, f"a whole {role} ({path.name})")
+        with _naming(path):
+            weights = _weights_of(read_state_dict(path), role, vae.latent_channels)
+            check_complete(weights, network_class, f"a whole {role}")
         loaded[key] = ManagedNetwork(network_class, weights)
     return loaded[key]
 
 
-def _weights_of(path: Path, role: Role, latent_channels: int) -> dict[str, Tensor]:
+def _weights_of(file: dict[str, Tensor], role: Role, latent_channels: int) -> dict[str, Tensor]:
     """One network's weights out of a file that may hold both, if they fit the VAE's latents."""
-    whole = read_state_dict(path)
-    parts = transparency_parts(whole)
+    parts = transparency_parts(file)
     if role is Role.DECODER:
         weights, channels_of = parts.decoder, decoder_latent_channels
     else:
         weights, channels_of = parts.encoder, encoder_latent_channels
     if weights is None:
-        raise DiaphaneError(f"{path.name} is no {role}. {looks_like(whole)} Choose another file, or auto.")
+        raise WeightsError(f"This is no {role}. {looks_like(file)} Choose another file, or auto.")
     found = channels_of(weights)
     if found != latent_channels:
-        raise DiaphaneError(
-            f"{path.name} is made for latents with {found} channels, this VAE has {latent_channels}. "
+        raise WeightsError(
+            f"This is made for latents with {found} channels, the VAE has {latent_channels}. "
             "Set family to the model's own (4 channels: SDXL or SD1.5, 16: Flux) or connect the VAE that belongs to it."
         )
     return weights

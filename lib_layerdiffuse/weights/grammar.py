@@ -1,7 +1,7 @@
 """The key grammar of the released files: deltas, attention sharing, transparency decoder and offset encoder.
 
 Sources: FACTS section 2 (deltas), 1, 3 and 4 (decoder and encoder), 6 (attention sharing). Every function raises
-DiaphaneError for a file of another kind and says what the file looks like instead.
+WeightsError for a file of another kind and says what the file looks like instead.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from ..errors import DiaphaneError
+from ..errors import WeightsError
 from .identify import identify, looks_like
 
 __all__ = [
@@ -54,14 +54,14 @@ class TransparencyParts:
 
 
 def check_keys(found: Iterable[str], expected: Iterable[str], what: str) -> None:
-    """Raise DiaphaneError unless `found` holds exactly the `expected` keys. Given a state dict, say what it looks like."""
+    """Raise WeightsError unless `found` holds exactly the `expected` keys. Given a state dict, say what it looks like."""
     there, needed = dict.fromkeys(found), dict.fromkeys(expected)  # sets that keep the order
     missing = excerpt([key for key in needed if key not in there])
     unknown = excerpt([key for key in there if key not in needed])
     problems = [f"misses {missing}"] * bool(missing) + [f"has unknown {unknown}"] * bool(unknown)
     if problems:
         guess = f" {looks_like(found)}" if isinstance(found, Mapping) else ""
-        raise DiaphaneError(f"This is not {what}: it {' and '.join(problems)}.{guess} Choose another file.")
+        raise WeightsError(f"This is not {what}: it {' and '.join(problems)}.{guess} Choose another file.")
 
 
 def parse_deltas(state_dict: Mapping[str, Tensor]) -> dict[str, Delta]:
@@ -74,12 +74,12 @@ def parse_deltas(state_dict: Mapping[str, Tensor]) -> dict[str, Delta]:
         else:
             strangers.append(key)
     if strangers or not grouped:
-        named = f": {excerpt(strangers)} is not MODEL_KEY::lora::0, ::lora::1 or ::diff::0" if strangers else " but an empty one"
-        raise DiaphaneError(f"This is not a LayerDiffuse delta file{named}. {looks_like(state_dict)} Choose another file.")
+        named = f": it has {excerpt(strangers)}, not MODEL_KEY::lora::0, ::lora::1 or ::diff::0" if strangers else " but an empty one"
+        raise WeightsError(f"This is not a LayerDiffuse delta file{named}. {looks_like(state_dict)} Choose another file.")
 
     halves = [f"{key}::lora::{1 - index}" for key, parts in grouped.items() for index in (0, 1) if _half(parts) == index]
     if halves:
-        raise DiaphaneError(f"This delta file is incomplete: {excerpt(halves)} is missing. Download it again.")
+        raise WeightsError(f"This delta file is incomplete: it misses {excerpt(halves)}. Download it again.")
     deltas = {key: Delta(key, parts.get("lora::0"), parts.get("lora::1"), parts.get("diff::0")) for key, parts in grouped.items()}
     for delta in deltas.values():
         _check_shapes(delta)
@@ -103,15 +103,15 @@ def transparency_parts(state_dict: Mapping[str, Tensor]) -> TransparencyParts:
     strangers = [key for key in rest if not key.startswith(("decoder.", "encoder."))]
     is_decoder, is_encoder = "latent_conv_in.weight" in decoder, "blocks.0.weight" in encoder
     if strangers or not (is_decoder or is_encoder) or (decoder and not is_decoder) or (encoder and not is_encoder):
-        named = f": {excerpt(strangers)} belongs to neither" if strangers else ""
-        raise DiaphaneError(f"This is no transparency decoder or offset encoder{named}. {looks_like(state_dict)} Choose another file.")
+        named = f": it has {excerpt(strangers)}" if strangers else ""
+        raise WeightsError(f"This is no transparency decoder or offset encoder{named}. {looks_like(state_dict)} Choose another file.")
     return TransparencyParts(decoder=decoder or None, encoder=encoder or None)
 
 
 def decoder_latent_channels(decoder: Mapping[str, Tensor]) -> int:
     """Latent channels that a bare decoder reads: 4, or 16 for Flux (FACTS section 3)."""
     if "latent_conv_in.weight" not in decoder:
-        raise DiaphaneError(f"This is not a transparency decoder. {looks_like(decoder)} Choose another file.")
+        raise WeightsError(f"This is not a transparency decoder. {looks_like(decoder)} Choose another file.")
     return decoder["latent_conv_in.weight"].shape[1]
 
 
@@ -119,7 +119,7 @@ def encoder_latent_channels(encoder: Mapping[str, Tensor]) -> int:
     """Latent channels that a bare encoder gives: 4, or 16 for Flux (FACTS section 4)."""
     convs = {int(match[1]): value for key, value in encoder.items() if (match := re.fullmatch(r"blocks\.(\d+)\.weight", key))}
     if not convs:
-        raise DiaphaneError(f"This is not an offset encoder. {looks_like(encoder)} Choose another file.")
+        raise WeightsError(f"This is not an offset encoder. {looks_like(encoder)} Choose another file.")
     return convs[max(convs)].shape[0]
 
 
@@ -135,11 +135,11 @@ def sharing_frames(state_dict: Mapping[str, Tensor]) -> int:
     for match in filter(None, map(pattern.fullmatch, state_dict)):
         frames.setdefault(int(match[1]), set()).add(int(match[2]))
     if not frames:
-        raise DiaphaneError(f"This is not an SD1.5 attention sharing file. {looks_like(state_dict)} Choose another file.")
+        raise WeightsError(f"This is not an SD1.5 attention sharing file. {looks_like(state_dict)} Choose another file.")
     count = max(map(len, frames.values()))
     uneven = [f"layer {layer}" for layer, there in frames.items() if there != set(range(count))]
     if uneven:
-        raise DiaphaneError(f"This attention sharing file is incomplete: {excerpt(uneven)} lacks one of {count} frames. Download it again.")
+        raise WeightsError(f"This attention sharing file is incomplete: {excerpt(uneven)} lacks one of {count} frames. Download it again.")
     return count
 
 
@@ -163,11 +163,11 @@ def _check_shapes(delta: Delta) -> None:
         return
     up, down = tuple(delta.up.shape), tuple(delta.down.shape)
     if len(up) != 2 or len(down) != 2 or up[1] != down[0]:
-        raise DiaphaneError(
+        raise WeightsError(
             f"{delta.key}: up {list(up)} and down {list(down)} do not fit, [out, rank] and [rank, in] are needed. Download the file again."
         )
     if delta.diff is not None and tuple(delta.diff.shape) != (up[0], down[1]):
-        raise DiaphaneError(
+        raise WeightsError(
             f"{delta.key}: diff {list(delta.diff.shape)} does not fit up @ down [{up[0]}, {down[1]}]. Download the file again."
         )
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,9 @@ pytestmark = [pytest.mark.live, pytest.mark.full, pytest.mark.timeout(1800)]
 
 @pytest.mark.parametrize("family", ["SD1.5", "SDXL"])
 def test_transparent_picture_and_back(family: str) -> None:
-    base = hosts.HOME / "stages" / f"full-size-{family}"
-    shutil.rmtree(base, ignore_errors=True)
-    base.mkdir(parents=True)
+    stages = hosts.HOME / "stages"
+    stages.mkdir(parents=True, exist_ok=True)
+    base = Path(tempfile.mkdtemp(prefix="full-size-", dir=stages))
     try:
         stage(base, {hosts.PACK: hosts.ROOT})
         host = hosts.locate()

@@ -1,0 +1,188 @@
+"""A transparent picture from a real ComfyUI, without clicking: `make demo`.
+
+make demo                                      small stand-in models: shows that everything runs, the picture is noise with alpha
+make demo MODEL=path-or-name PROMPT="a fox"    a real SDXL, SD1.5 or FLUX.1 checkpoint; the LayerDiffuse weights are fetched on first use
+
+MODEL is a file, or a name in the models/checkpoints folder of the ComfyUI that is used. Pictures go to .comfyui/demo/.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import struct
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from dev import bundled
+from dev import host as hosts
+from dev.server import ComfyServer, ServerError, WorkflowError, stage
+from dev.stand_ins.weights import write_all
+from dev.workflow import to_prompt
+
+Json = dict[str, Any]
+
+RESULTS = hosts.HOME / "demo"
+# Where `make serve` has its models too; survives `make clean-host`.
+WEIGHTS = hosts.HOME / "ComfyUI" / "models" / "layer_model"
+SIDE, STEPS = 512, 8
+# Keys that only checkpoints of that family have.
+SIGNS = {"sdxl": "conditioner.embedders.1.", "sd15": "cond_stage_model.", "flux": "double_blocks.0."}
+
+
+class DemoError(Exception):
+    """The demo cannot run; the message says why and what to do."""
+
+
+def main() -> int:
+    model, text = os.environ.get("MODEL"), os.environ.get("PROMPT")
+    try:
+        host = hosts.locate()
+        checkpoint = find_checkpoint(model, host) if model else None
+        run(host, checkpoint, text)
+    except (DemoError, hosts.HostError, ServerError, WorkflowError, TimeoutError) as error:
+        print(f"\n{error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nInterrupted.", file=sys.stderr)
+        return 130
+    return 0
+
+
+def run(host: hosts.Host, checkpoint: Path | None, text: str | None) -> None:
+    base = hosts.HOME / "stages" / ("demo" if checkpoint else "demo-stand-ins")
+    packs = {hosts.PACK: hosts.ROOT}
+    arguments: list[str] = []
+    if checkpoint:
+        name = f"transparent_{family_of(checkpoint)}"
+        stage(base, packs)
+        arguments = ["--extra-model-paths-config", str(model_paths(base, checkpoint, host))]
+        print(f"Checkpoint: {checkpoint}")
+    else:
+        name = "transparent_sdxl"
+        stage(base, {**packs, "stand_ins": hosts.ROOT / "dev" / "stand_ins"})
+        print("Stand-in models: small ones with made-up weights. They show that everything runs; the picture will be noise with alpha.")
+        print('A real picture: make demo MODEL=path-or-name PROMPT="a glass bottle, high quality" (any SDXL, SD1.5 or FLUX.1 checkpoint)')
+        write_all(base / "models")
+
+    print(f"Starting ComfyUI {host.version} ...", flush=True)
+    with ComfyServer(base, extra_args=arguments) as server:
+        prompt = to_prompt(bundled.read(name) if checkpoint else bundled.on_stand_ins(name), server.object_info())
+        prepare(prompt, checkpoint, text)
+        print(f"Running workflows/{name}.json", flush=True)
+        progress = Progress({node: entry["_meta"]["title"] for node, entry in prompt.items()})
+        history = server.queue(prompt, progress, timeout=24 * 3600)
+        progress.end()
+        written = {path.parent.name: path for path in server.outputs(history)}
+        picture, preview = keep(written["output"], "transparent.png"), keep(written["temp"], "on_checkerboard.png")
+
+    with Image.open(picture) as image:
+        least, most = image.getchannel("A").getextrema()
+        print(f"\n{image.width}x{image.height} {image.mode}, alpha from {least} to {most}, in {history.seconds:.1f} s")
+    print(f"PNG with alpha     {picture}")
+    print(f"on a checkerboard  {preview}")
+    if not checkpoint:
+        print("These come from stand-in weights. With real ones: make demo MODEL=path-or-name")
+
+
+def prepare(prompt: Json, checkpoint: Path | None, text: str | None) -> None:
+    """Sets what is asked for in the prompt; small and quick on stand-ins."""
+    for entry in prompt.values():
+        inputs = entry["inputs"]
+        if entry["class_type"] == "CheckpointLoaderSimple" and checkpoint:
+            inputs["ckpt_name"] = checkpoint.name
+        if entry["class_type"] == "CLIPTextEncode" and entry["_meta"]["title"] == "Prompt" and text:
+            inputs["text"] = text
+    if not checkpoint:
+        prompt.update(bundled.shrunk(prompt, SIDE, SIDE, STEPS))
+
+
+def find_checkpoint(model: str, host: hosts.Host) -> Path:
+    path = Path(model).expanduser()
+    if path.is_file():
+        return path.absolute()
+    folder = host.tree / "models" / "checkpoints"
+    files = sorted(file for file in folder.rglob("*") if file.suffix in (".safetensors", ".ckpt"))
+    wanted = [file for file in files if model in (file.name, file.stem, file.relative_to(folder).as_posix())]
+    if not wanted:
+        there = ", ".join(file.name for file in files) or "nothing"
+        raise DemoError(f"MODEL={model} is no file, and {folder} holds no checkpoint of that name (it holds {there}).")
+    return wanted[0]
+
+
+def family_of(checkpoint: Path) -> str:
+    """The end of the name of the workflow for this checkpoint. DemoError if its tensors belong to no family that can be transparent."""
+    if checkpoint.suffix != ".safetensors":
+        return "sdxl"
+    with checkpoint.open("rb") as file:
+        size = file.read(8)
+        try:
+            keys = json.loads(file.read(struct.unpack("<Q", size)[0]))
+        except (struct.error, ValueError, OverflowError, MemoryError) as error:
+            raise DemoError(f"{checkpoint} is no whole .safetensors file. Download it again.") from error
+    for family, sign in SIGNS.items():
+        if any(sign in key for key in keys):
+            return family
+    raise DemoError(f"{checkpoint} is no SDXL, SD1.5 or FLUX.1 checkpoint: it has none of their tensors.")
+
+
+def model_paths(base: Path, checkpoint: Path, host: hosts.Host) -> Path:
+    """Writes ComfyUI's configuration for this checkpoint, and for LayerDiffuse weights that are or will be on this machine."""
+    WEIGHTS.mkdir(parents=True, exist_ok=True)
+    weights = dict.fromkeys([str(WEIGHTS), str(host.tree / "models" / "layer_model")])
+    config = base / "extra_model_paths.yaml"
+    # JSON is YAML, and quotes any path correctly.
+    config.write_text(json.dumps({"demo": {"checkpoints": str(checkpoint.parent), "layer_model": "\n".join(weights)}}), encoding="utf-8")
+    return config
+
+
+def keep(picture: Path, name: str) -> Path:
+    """Copies a picture to where it stays."""
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    return Path(shutil.copy(picture, RESULTS / name))
+
+
+class Progress:
+    """What the nodes report: one line each, redrawn on a terminal, otherwise written every few seconds and at the end."""
+
+    PAUSE = 5.0
+
+    def __init__(self, titles: dict[str, str]):
+        self.titles = titles
+        self.terminal = sys.stdout.isatty()
+        self.node: str | None = None
+        self.line = ""
+        self.shown = ""
+        self.at = 0.0
+
+    def __call__(self, node: str, value: float, most: float) -> None:
+        if node != self.node:
+            self.end()
+            self.node, self.at = node, time.monotonic()
+        share = value / most if most else 0
+        self.line = f"  {self.titles.get(node, node):24} {'#' * int(share * 30):30} {share:4.0%}"
+        if self.terminal:
+            print(f"\r{self.line}", end="", flush=True)
+        elif time.monotonic() - self.at >= self.PAUSE:
+            self._write()
+
+    def end(self) -> None:
+        """Leaves the line of the last node as it is."""
+        if self.terminal and self.line:
+            print(flush=True)
+        elif self.line != self.shown:
+            self._write()
+        self.line = self.shown = ""
+
+    def _write(self) -> None:
+        print(self.line, flush=True)
+        self.shown, self.at = self.line, time.monotonic()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,91 @@
+"""Every bundled workflow runs on stand-in models, from its file as the frontend saved it, and gives the pictures that it promises."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from dev import bundled
+from dev.server import ComfyServer
+from dev.workflow import to_prompt
+
+pytestmark = pytest.mark.live
+
+WIDTH, HEIGHT = 192, 128
+# No multiple of 8 or 64: sizes have to come back exactly all the same.
+CUT_OUT = (180, 132)
+SIZES = {"transparent_image_to_image_sdxl": CUT_OUT}
+STEPS = 2
+
+# What each workflow saves, by the beginning of the file's name.
+SAVES = {
+    "background_to_blended_to_foreground_sdxl": {"blended": "RGB", "foreground": "RGBA"},
+    "background_to_foreground_sd15": {"foreground": "RGBA", "blended": "RGB"},
+    "foreground_to_background_sd15": {"background": "RGB", "blended": "RGB"},
+    "foreground_to_blended_to_background_sdxl": {"blended": "RGB", "background": "RGB"},
+    "joint_layers_sd15": {"joint_foreground": "RGBA", "joint_background": "RGB", "joint_blended": "RGB"},
+    "transparent_controlnet_sdxl": {"transparent_controlnet": "RGBA"},
+    "transparent_flux": {"transparent_flux": "RGBA"},
+    "transparent_image_to_image_sdxl": {"transparent_variant": "RGBA"},
+    "transparent_lora_sd15": {"transparent_lora": "RGBA"},
+    "transparent_sd15": {"transparent_sd15": "RGBA"},
+    "transparent_sdxl": {"transparent": "RGBA"},
+}
+# Loaders whose first widget names a file, with the folder that the file belongs in.
+LOADERS = {"CheckpointLoaderSimple": "checkpoints", "LoraLoader": "loras", "ControlNetLoader": "controlnet"}
+# In the log, a patch that was not applied is only a warning.
+TROUBLE = ("[ERROR]", "Traceback", "patch type not recognized", "NOT LOADED", "lora key not loaded")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _example(server: ComfyServer) -> None:
+    bundled.draw_cut_out(server.base_directory / "input" / bundled.EXAMPLE, *CUT_OUT)
+
+
+def test_every_workflow_is_tested() -> None:
+    assert bundled.names() == sorted(SAVES)
+
+
+@pytest.mark.parametrize("name", bundled.names())
+def test_says_where_its_models_come_from_and_what_matters(name: str) -> None:
+    workflow = bundled.read(name)
+    assert [node["type"] for node in workflow["nodes"]].count("MarkdownNote") == 1
+    assert all(group["title"] for group in workflow["groups"])
+    for node in workflow["nodes"]:
+        if node["type"] in LOADERS:
+            [model] = node["properties"]["models"]
+            assert (model["name"], model["directory"]) == (node["widgets_values"][0], LOADERS[node["type"]])
+            assert model["url"].startswith("https://huggingface.co/") and model["url"].endswith(f"/{model['name']}")
+
+
+@pytest.mark.parametrize("name", bundled.names())
+def test_runs_and_saves_what_it_promises(server: ComfyServer, name: str) -> None:
+    log_start = server.log.stat().st_size
+    workflow = bundled.on_stand_ins(name)
+    prompt = bundled.shrunk(to_prompt(workflow, server.object_info()), WIDTH, HEIGHT, STEPS)
+    images = server.outputs(server.queue(prompt, workflow=workflow))
+
+    saved = {path.name.rpartition("_0000")[0]: path for path in images if "output" in path.parts}
+    assert saved.keys() == SAVES[name].keys()
+    for prefix, mode in SAVES[name].items():
+        with Image.open(saved[prefix]) as image:
+            assert (image.mode, image.size) == (mode, SIZES.get(name, (WIDTH, HEIGHT))), prefix
+            assert _varies(image, "R"), f"{prefix} has one colour only"
+            assert mode == "RGB" or _varies(image, "A"), f"{prefix} has the same alpha everywhere"
+    for preview in set(images) - set(saved.values()):
+        with Image.open(preview) as image:
+            assert (image.mode, image.size) == ("RGB", SIZES.get(name, (WIDTH, HEIGHT)))
+
+    log = _log_since(server.log, log_start)
+    assert not [line for line in log.splitlines() if any(sign in line for sign in TROUBLE)]
+
+
+def _varies(image: Image.Image, band: str) -> bool:
+    least, most = image.getchannel(band).getextrema()
+    return most > least  # pyright: ignore[reportOperatorIssue]
+
+
+def _log_since(log: Path, start: int) -> str:
+    return log.read_bytes()[start:].decode("utf-8", errors="replace")
