@@ -136,7 +136,7 @@ class Sharing:
             unit = self._unit(attention, options)
             if unit is None:
                 return x, context, value
-            self._check_batch(x)
+            self._check_batch(len(x) // len(options["cond_or_uncond"]))
             signal = None
             if self.picture is not None:
                 signal = self._signal(unit, self.picture.map_for(options), x)
@@ -171,8 +171,9 @@ class Sharing:
         sets = x.shape[0] // (signal.shape[0] * self.frames)
         return signal.unsqueeze(1).expand(-1, sets, -1, -1, -1).reshape(x.shape).to(x)
 
-    def _check_batch(self, x: Tensor) -> None:
-        if x.shape[0] % self.frames:
+    def _check_batch(self, count: int) -> None:
+        """count: rows of the latent batch; the host may run it several times at once, for several conditions."""
+        if count % self.frames:
             raise DiaphaneError(
                 f"This model generates {self.frames} layers at once, so the batch has to be a multiple of {self.frames}. "
                 "Use Empty Layer Latent, which makes the right latent."

@@ -6,7 +6,7 @@ change of weight equals a second layer, which holds the change alone, beside the
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import comfy.model_management
 import comfy.ops
@@ -26,16 +26,24 @@ PatchKey = str | tuple[Any, ...]
 Patches = dict[PatchKey, Any]
 
 
+class Change(NamedTuple):
+    """One patch of a module: of its weight or bias, whole or the part (dimension, start, length) of it."""
+
+    parameter: str
+    part: tuple[int, int, int] | None
+    patch: Any
+
+
 def add_side_layers(model: ModelPatcher, patches: Patches, weight: float, window: SigmaWindow, key: str) -> None:
     """Apply `patches` to `model` (a clone that the caller owns) as layers of their own, active while `window` is open.
 
     The layers live in an additional model, so ComfyUI loads, offloads and accounts for them.
     """
-    by_module: dict[str, dict[str, tuple[PatchKey, Any]]] = {}
+    by_module: dict[str, list[Change]] = {}
     for patch_key, patch in patches.items():
-        path, parameter = (patch_key if isinstance(patch_key, str) else patch_key[0]).rsplit(".", 1)
-        slot = parameter if isinstance(patch_key, str) else f"{parameter}{patch_key[1]}"
-        by_module.setdefault(path, {})[slot] = (patch_key, patch)
+        weight_key, part = (patch_key, None) if isinstance(patch_key, str) else patch_key[:2]
+        path, parameter = weight_key.rsplit(".", 1)
+        by_module.setdefault(path, []).append(Change(parameter, part, patch))
 
     layers = nn.ModuleList()
     hooks: dict[str, ForwardHook] = {}
@@ -65,22 +73,28 @@ def _adding_hook(sides: list[tuple[nn.Module, slice | None]], weight: float, win
     return add
 
 
-def _side_layers(module: nn.Module, path: str, changes: dict[str, tuple[PatchKey, Any]]) -> list[tuple[nn.Module, slice | None]]:
+def _side_layers(module: nn.Module, path: str, changes: list[Change]) -> list[tuple[nn.Module, slice | None]]:
     """The layers that hold a module's changes, each with the output rows that it changes (None: all)."""
     sides: list[tuple[nn.Module, slice | None]] = []
     diffs: dict[str, Tensor] = {}
-    for slot, (patch_key, patch) in changes.items():
-        if isinstance(patch, LoRAAdapter):
-            up, down, alpha, mid, dora_scale, reshape = patch.weights
-            if not isinstance(module, nn.Linear) or mid is not None or dora_scale is not None or reshape is not None:
+    for change in changes:
+        if isinstance(change.patch, LoRAAdapter):
+            up, down, alpha, mid, dora_scale, reshape = change.patch.weights
+            by_rows = change.part is None or change.part[0] == 0
+            if not isinstance(module, nn.Linear) or not by_rows or mid is not None or dora_scale is not None or reshape is not None:
                 raise DiaphaneError(
                     f"The patch of {path} is no plain low-rank patch of a linear layer and works only with start 0 and end 1."
                 )
             scale = 1.0 if alpha is None else alpha / down.shape[0]
-            rows = None if isinstance(patch_key, str) else slice(patch_key[1][1], patch_key[1][1] + patch_key[1][2])
+            rows = None if change.part is None else slice(change.part[1], change.part[1] + change.part[2])
             sides.append((_low_rank(up * scale if scale != 1.0 else up, down), rows))
-        elif isinstance(patch_key, str) and isinstance(patch, tuple) and patch[0] == "diff":
-            diffs[slot] = patch[1][0]
+        elif isinstance(change.patch, tuple) and change.patch[0] == "diff":
+            diff = change.patch[1][0]
+            if change.part is not None:
+                whole = diff.new_zeros(getattr(module, change.parameter).shape)
+                whole.narrow(*change.part).copy_(diff)
+                diff = whole
+            diffs[change.parameter] = diff
         else:
             raise DiaphaneError(f"The patch of {path} works only with start 0 and end 1.")
     if diffs:
