@@ -123,7 +123,7 @@ class Sharing:
 
     def _adding_hook(self, unit: SharingUnit, projection: str) -> ForwardHook:
         def add(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor | None:
-            if not self.window.open:
+            if not self.window.is_open():
                 return None
             return torch.add(output, unit.change(projection, args[0]), alpha=self.weight)
 
@@ -164,7 +164,7 @@ class Sharing:
         return patch
 
     def _unit(self, attention: str, options: dict[str, Any]) -> SharingUnit | None:
-        return self.units.get((options["block"], attention)) if self.window.open else None
+        return self.units.get((options["block"], attention)) if self.window.is_open() else None
 
     def _signal(self, unit: SharingUnit, control_map: Tensor, x: Tensor) -> Tensor:
         signal = unit.control(control_map) * self.weight  # GFTC

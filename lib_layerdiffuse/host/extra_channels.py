@@ -71,7 +71,7 @@ class ExtraChannels:
         return executor(x, timesteps, context, y, control, options, **kwargs)
 
     def __call__(self, h: Tensor, options: dict[str, Any]) -> Tensor:
-        if options["block"] != ("input", 0) or not self.window.open:
+        if options["block"] != ("input", 0) or not self.window.is_open():
             return h
         extra = options.get(self.key)
         if extra is None:  # a caller that does not sample by conditions

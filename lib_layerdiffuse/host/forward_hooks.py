@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
+import comfy.model_management as memory
 import comfy.utils
 from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import PatcherInjection
@@ -19,22 +20,38 @@ ForwardHook = Callable[[nn.Module, tuple[Any, ...], Tensor], Tensor | None]
 class ForwardHooks(PatcherInjection):
     """Hooks that are on a model's modules exactly while ComfyUI has the patched model loaded.
 
-    Clones of a patcher share one model and this object, and ComfyUI may eject a clone that was never injected: handles are kept per
-    model, not per patcher.
+    Clones of a patcher share one model and this object. ComfyUI copies to a clone that it is injected, and ejects it when it is
+    thrown away, even while the patcher it was cloned from is sampling: only the loaded one has a say.
     """
 
     def __init__(self, hooks: Mapping[str, ForwardHook]):
         """`hooks`: path of a module in the model, as in the model's state dict -> hook."""
         self._hooks = dict(hooks)
-        self._handles: weakref.WeakKeyDictionary[nn.Module, list[RemovableHandle]] = weakref.WeakKeyDictionary()
+        self._injected: weakref.WeakKeyDictionary[nn.Module, Injected] = weakref.WeakKeyDictionary()
         super().__init__(inject=self._inject, eject=self._eject)
 
     def _inject(self, patcher: ModelPatcher) -> None:
+        if self._in_use_by_another(patcher):
+            return
         self._eject(patcher)
-        self._handles[patcher.model] = [
-            comfy.utils.get_attr(patcher.model, path).register_forward_hook(hook) for path, hook in self._hooks.items()
-        ]
+        handles = [comfy.utils.get_attr(patcher.model, path).register_forward_hook(hook) for path, hook in self._hooks.items()]
+        self._injected[patcher.model] = Injected(weakref.ref(patcher), handles)
 
     def _eject(self, patcher: ModelPatcher) -> None:
-        for handle in self._handles.pop(patcher.model, ()):
+        if self._in_use_by_another(patcher):
+            return
+        injected = self._injected.pop(patcher.model, None)
+        for handle in injected.handles if injected else ():
             handle.remove()
+
+    def _in_use_by_another(self, patcher: ModelPatcher) -> bool:
+        injected = self._injected.get(patcher.model)
+        holder = injected.patcher() if injected else None
+        return holder is not None and holder is not patcher and any(loaded is holder for loaded in memory.loaded_models())
+
+
+class Injected(NamedTuple):
+    """Who put hooks into a model, and what takes them out."""
+
+    patcher: weakref.ref[ModelPatcher]
+    handles: list[RemovableHandle]

