@@ -6,9 +6,8 @@ from comfy_api.latest import io
 
 from ..lib_layerdiffuse.host.families import FAMILY_CHOICES
 from ..lib_layerdiffuse.host.layers import BACKGROUND, CHOICES, FOREGROUND
-from ..lib_layerdiffuse.host.transparency import OFFSET_SCALE
+from ..lib_layerdiffuse.host.transparency import OFFSET_SCALE, PASS_CHOICES
 from ..lib_layerdiffuse.host.weight_files import AUTO, file_choices
-from ..lib_layerdiffuse.nets.transparency import PASSES
 from ..lib_layerdiffuse.pixels.fit import CROP, FITS
 
 CATEGORY = "layerdiffuse"
@@ -83,7 +82,7 @@ def family_of_vae() -> io.Combo.Input:
 def passes() -> io.Combo.Input:
     return io.Combo.Input(
         "passes",
-        options=list(PASSES[::-1]),
+        options=PASS_CHOICES,
         default=8,
         advanced=True,
         tooltip="How many turned and mirrored estimates of alpha are combined. 8 is best, 1 is eight times as fast.",

@@ -5,12 +5,10 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..lib_layerdiffuse.host.families import latent_family, require_vae
-from ..lib_layerdiffuse.host.layers import FOREGROUND, LAYERS_KEY
 from ..lib_layerdiffuse.host.transparency import encode_any_size
 from ..lib_layerdiffuse.host.transparent_vae import opaque_vae
 from ..lib_layerdiffuse.host.weight_files import AUTO, offset_encoder
 from ..lib_layerdiffuse.pixels.straight import with_alpha
-from ..lib_layerdiffuse.weights.catalogue import Family
 from . import inputs
 
 
@@ -44,10 +42,7 @@ class TransparentVAEEncode(io.ComfyNode):
         require_vae(vae, "Transparent VAE Encode")
         known = latent_family(family, vae)
         encoder = offset_encoder(vae, known, encoder_file)
-        latent = encode_any_size(vae, encoder, with_alpha(image, mask), offset_scale=offset_scale)
-        if known is Family.SD15:
-            latent[LAYERS_KEY] = (FOREGROUND,)  # tells the decoder where it comes from
-        return io.NodeOutput(latent)
+        return io.NodeOutput(encode_any_size(vae, encoder, with_alpha(image, mask), family=known, offset_scale=offset_scale))
 
 
 NODES = [TransparentVAEEncode]

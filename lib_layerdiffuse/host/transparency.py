@@ -16,10 +16,12 @@ from torch import Tensor
 
 from ..errors import DiaphaneError
 from ..nets.offset_encoder import OffsetEncoder
-from ..nets.transparency import alpha_first, estimate_rgba
+from ..nets.transparency import PASSES, alpha_first, estimate_rgba
 from ..nets.transparent_decoder import TransparentDecoder
 from ..pixels.bleed import bleed_rgb
 from ..pixels.straight import on_grey
+from ..weights.catalogue import Family
+from .layers import FOREGROUND, LAYERS_KEY
 from .networks import ManagedNetwork
 from .posterior import encode_posterior
 
@@ -27,6 +29,7 @@ logger = logging.getLogger("diaphane")
 
 LATENT_SCALE = 8  # pixels per latent cell, along either side
 SIZE_KEY = "pixel_size"  # in a LATENT: height and width of the encoded picture before padding
+PASS_CHOICES: list[int] = list(PASSES[::-1])  # best first
 OFFSET_SCALE = 300.0  # of the authors' reference release (FACTS section 4)
 FALLBACK_TILES = (1024, 512, 256)
 
@@ -118,11 +121,15 @@ def encode_rgba(
 
 
 def encode_any_size(
-    vae: VAE, encoder: ManagedNetwork[OffsetEncoder], rgba: Tensor, *, offset_scale: float = OFFSET_SCALE
+    vae: VAE, encoder: ManagedNetwork[OffsetEncoder], rgba: Tensor, *, family: Family, offset_scale: float = OFFSET_SCALE
 ) -> dict[str, Any]:
-    """`encode_rgba` for pictures of any size, as a LATENT: padded to whole latent cells, the size kept for the decoder."""
+    """`encode_rgba` for pictures of any size, as a LATENT: padded to whole latent cells, with what the decoder wants to know.
+
+    That is the size before padding and, for SD1.5, the name of the layer, which tells its latents from those of SDXL.
+    """
     padded = _pad(rgba.movedim(-1, 1), LATENT_SCALE).movedim(1, -1)
-    return {"samples": encode_rgba(vae, encoder, padded, offset_scale=offset_scale), SIZE_KEY: tuple(rgba.shape[1:3])}
+    latent = {"samples": encode_rgba(vae, encoder, padded, offset_scale=offset_scale), SIZE_KEY: tuple(rgba.shape[1:3])}
+    return latent | {LAYERS_KEY: (FOREGROUND,)} if family is Family.SD15 else latent
 
 
 def bleed(rgba: Tensor) -> Tensor:

@@ -215,7 +215,7 @@ def test_inputs_are_not_changed(vae: Any, decode: Callable[..., Tensor], encoder
     rgba = picture(64, 64)
     samples = {"samples": torch.randn(1, 4, 8, 8), "layers": ("foreground",)}
     before = rgba.clone(), samples["samples"].clone(), dict(samples)
-    encode_any_size(vae, encoder, rgba)
+    encode_any_size(vae, encoder, rgba, family=Family.SDXL)
     decode(vae, samples, rgba[..., :3])
     assert torch.equal(rgba, before[0]) and torch.equal(samples["samples"], before[1]) and samples.keys() == before[2].keys()
 
@@ -278,7 +278,7 @@ def test_encode_is_mean_and_scaled_offset(vae: Any, encoder: ManagedNetwork[Offs
 def test_round_trip_keeps_the_size(
     vae: Any, decode: Callable[..., Tensor], encoder: ManagedNetwork[OffsetEncoder], size: tuple[int, int], batch: int
 ) -> None:
-    samples = encode_any_size(vae, encoder, picture(*size, batch=batch))
+    samples = encode_any_size(vae, encoder, picture(*size, batch=batch), family=Family.SDXL)
     assert samples[SIZE_KEY] == size
     assert decode(vae, samples, passes=1).shape == (batch, *size, 4)
     bigger = samples | {"samples": nn.functional.interpolate(samples["samples"], scale_factor=2)}

@@ -64,6 +64,12 @@ def test_no_conflicting_dependency(path: Path) -> None:
     assert tops <= THIRD_PARTY | HOST | {"lib_layerdiffuse", "nodes", ""} | set(sys.stdlib_module_names)
 
 
+@pytest.mark.parametrize("path", sorted((ROOT / "nodes").glob("*.py")), ids=lambda path: path.name)
+def test_nodes_know_the_host_part_and_pixels_only(path: Path) -> None:
+    parts = {name.split(".")[1] for name in imported(path) if name.startswith("lib_layerdiffuse.")}
+    assert parts <= {"host", "pixels", "errors"}
+
+
 def test_requirements_name_neither_diffusers_nor_opencv() -> None:
     text = (ROOT / "requirements.txt").read_text()
     assert "diffusers" not in text and "opencv" not in text
