@@ -38,11 +38,14 @@ def layers_in(samples: Mapping[str, Any]) -> tuple[str, ...] | None:
 def foreground_rows(samples: Mapping[str, Any]) -> list[int]:
     """Rows of a LATENT that are transparent: its foregrounds, or all of them if it names no layers.
 
-    Row i is layer i % len(layers), unless the host's batch_index says that it was another row before a batch was cut.
+    Row i is layer i % len(layers), unless the host's batch_index says that it was another row before a batch was cut. (One seed for
+    all rows is written as a batch_index too, the same number again and again.)
     """
     count = len(samples["samples"])
     layers = layers_in(samples) or (FOREGROUND,)
     index = samples.get("batch_index") or range(count)
+    if len(set(index)) < count:
+        index = range(count)
     return [row for row, before in zip(range(count), index, strict=False) if layers[before % len(layers)] == FOREGROUND]
 
 
