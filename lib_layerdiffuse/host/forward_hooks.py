@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import comfy.model_management as memory
 import comfy.utils
@@ -27,7 +27,9 @@ class ForwardHooks(PatcherInjection):
     def __init__(self, hooks: Mapping[str, ForwardHook]):
         """`hooks`: path of a module in the model, as in the model's state dict -> hook."""
         self._hooks = dict(hooks)
-        self._injected: weakref.WeakKeyDictionary[nn.Module, Injected] = weakref.WeakKeyDictionary()
+        # What takes a model's hooks out again also runs when the patcher that put them in ends. It must not depend on this object:
+        # when the cycle collector ends both, the weak references in here (torch's handles are such, too) are cleared before `eject`.
+        self._injected: weakref.WeakKeyDictionary[nn.Module, weakref.finalize[..., ModelPatcher]] = weakref.WeakKeyDictionary()
         super().__init__(inject=self._inject, eject=self._eject)
 
     def _inject(self, patcher: ModelPatcher) -> None:
@@ -35,23 +37,23 @@ class ForwardHooks(PatcherInjection):
             return
         self._eject(patcher)
         handles = [comfy.utils.get_attr(patcher.model, path).register_forward_hook(hook) for path, hook in self._hooks.items()]
-        self._injected[patcher.model] = Injected(weakref.ref(patcher), handles)
+        self._injected[patcher.model] = remove = weakref.finalize(patcher, remove_all, handles)
+        remove.atexit = False
 
     def _eject(self, patcher: ModelPatcher) -> None:
         if self._in_use_by_another(patcher):
             return
-        injected = self._injected.pop(patcher.model, None)
-        for handle in injected.handles if injected else ():
-            handle.remove()
+        remove = self._injected.pop(patcher.model, None)
+        if remove:
+            remove()
 
     def _in_use_by_another(self, patcher: ModelPatcher) -> bool:
-        injected = self._injected.get(patcher.model)
-        holder = injected.patcher() if injected else None
+        remove = self._injected.get(patcher.model)
+        pending = remove.peek() if remove else None
+        holder = pending[0] if pending else None
         return holder is not None and holder is not patcher and any(loaded is holder for loaded in memory.loaded_models())
 
 
-class Injected(NamedTuple):
-    """Who put hooks into a model, and what takes them out."""
-
-    patcher: weakref.ref[ModelPatcher]
-    handles: list[RemovableHandle]
+def remove_all(handles: list[RemovableHandle]) -> None:
+    for handle in handles:
+        handle.remove()

@@ -355,6 +355,24 @@ def test_collected_patchers_take_everything_with_them(studio: Studio, kind: Kind
     studio.check_base(kind)
 
 
+@each_kind
+def test_collected_in_a_cycle(studio: Studio, kind: Kind) -> None:
+    """Other nodes hang functions on a model that know it, and tracebacks hold it: then Python's cycle collector ends it, loaded."""
+    expected, patched = studio.fresh(kind), studio.patch(kind)
+    networks = networks_of(patched)
+
+    def step(apply_model: Callable[..., Tensor], args: dict[str, Any], known: ModelPatcher = patched) -> Tensor:
+        return apply_model(args["input"], args["timestep"], **args["c"])
+
+    patched.set_model_unet_function_wrapper(step)
+    assert torch.equal(studio.sample(patched), expected)
+    del patched, step
+    gc.collect()
+    assert_no_hooks(studio.base(kind))
+    assert not any(network() for network in networks)
+    studio.check_base(kind)
+
+
 def test_control_maps_are_forgotten(studio: Studio) -> None:
     """They are computed once per size in a run, and none is kept after it, however it ended."""
     patched = studio.patch("given")
