@@ -9,7 +9,7 @@ ARGS ?=
 HOST = $(PYTHON) dev/host.py
 export MODEL PROMPT PORT
 
-.PHONY: help demo test test-full lint bench serve host pins clean-host
+.PHONY: help train-mini demo test test-full lint bench serve host pins clean-host
 .DEFAULT_GOAL := help
 
 help:
@@ -19,6 +19,7 @@ help:
 	@echo "make test-full   all tests"
 	@echo "make lint        ruff and the type checker"
 	@echo "make bench       time and memory"
+	@echo "make train-mini  train the mini family from nothing (ARGS=--help)"
 	@echo "make host        build ComfyUI under .comfyui/ or bring it up to date"
 	@echo "make pins        compile the locks in dev/pins (UPGRADE=1 takes newer versions)"
 	@echo "make clean-host  remove what was built under .comfyui/; models and pictures stay"
@@ -45,6 +46,9 @@ lint:
 	$(HOST) run -m ruff check .
 	$(HOST) run -m ruff format --check .
 	$(HOST) run -m basedpyright
+
+train-mini:
+	$(HOST) run -m training.mini $(ARGS)
 
 pins:
 	$(HOST) run -m dev.pins $(if $(UPGRADE),--upgrade)

@@ -42,7 +42,7 @@ def make_blend(
     """
     family = require_family(model, BLEND, {Family.SDXL: None, Family.SD15: "Use LayerDiffuse Joint From Layer."})
     extra = _seen_by(model, vae, [rgba], fit, BLEND)
-    with weights_for(family, ROLE_FOR_GIVEN[given], file) as weights:
+    with weights_for(model, family, ROLE_FOR_GIVEN[given], file) as weights:
         return apply_deltas(model, weights, weight=weight, start=start, end=end, extra=extra)
 
 
@@ -65,7 +65,7 @@ def make_extract(
     """
     family = require_family(model, EXTRACT, {Family.SDXL: None, Family.SD15: "Use LayerDiffuse Joint From Layer."})
     extra = _seen_by(model, vae, [layer, blended], fit, EXTRACT)
-    with weights_for(family, ROLE_FOR_WANTED[wanted], file) as weights:
+    with weights_for(model, family, ROLE_FOR_WANTED[wanted], file) as weights:
         return apply_deltas(model, weights, weight=weight, start=start, end=end, extra=extra)
 
 

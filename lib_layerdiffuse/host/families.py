@@ -13,6 +13,7 @@ from comfy.sd import VAE
 from ..errors import DiaphaneError
 from ..weights.catalogue import Family
 from .layers import LAYERS_KEY
+from .weight_files import own_weights
 
 logger = logging.getLogger("diaphane")
 
@@ -61,6 +62,8 @@ def latent_family(choice: str, vae: VAE, samples: Mapping[str, Any] | None = Non
 
     SD1.5 and SDXL latents look alike; without names of layers, which only SD1.5 has, a 4-channel latent counts as SDXL.
     """
+    if own_weights(vae) is not None:  # whatever is chosen: no others fit
+        return Family.SD15
     if choice != AUTO:
         return Family(choice)
     if vae.latent_channels == FLUX_LATENT_CHANNELS:

@@ -22,7 +22,7 @@ def make_joint(model: ModelPatcher, *, weight: float = 1.0, start: float = 0.0, 
     family = require_family(
         model, "LayerDiffuse Joint", {Family.SD15: None, Family.SDXL: "Use LayerDiffuse Transparent, then LayerDiffuse Blend and Extract."}
     )
-    with weights_for(family, Role.JOINT, file) as weights:
+    with weights_for(model, family, Role.JOINT, file) as weights:
         check_arrangement(weights, frames=3, control=False)
         return share_attention(model, weights, weight=weight, start=start, end=end)
 
@@ -45,6 +45,6 @@ def make_joint_from_layer(
     family = require_family(model, "LayerDiffuse Joint From Layer", {Family.SD15: None, Family.SDXL: "Use LayerDiffuse Blend."})
     if len(rgba) != 1:
         raise DiaphaneError(f"LayerDiffuse Joint From Layer works from one picture, got {len(rgba)}. Pick one with Get Image from Batch.")
-    with weights_for(family, ROLE_FOR_GIVEN[given], file) as weights:
+    with weights_for(model, family, ROLE_FOR_GIVEN[given], file) as weights:
         check_arrangement(weights, frames=2, control=True)
         return share_attention(model, weights, control=on_grey(rgba), weight=weight, start=start, end=end, fit=fit)

@@ -32,7 +32,7 @@ def make_transparent(
         raise DiaphaneError(f"{NODE} has the conv method for SDXL models only, got {family}. Set method to auto or attention.")
     role = Role.TRANSPARENT_CONV if method == CONV else Role.TRANSPARENT_ATTENTION
     apply = {Family.SD15: share_attention, Family.SDXL: apply_deltas, Family.FLUX: apply_lora}[family]
-    with weights_for(family, role, file) as weights:
+    with weights_for(model, family, role, file) as weights:
         if family is Family.SD15:
             check_arrangement(weights, frames=1, control=False)
         return apply(model, weights, weight=weight, start=start, end=end)

@@ -6,11 +6,12 @@ import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import comfy.model_management as memory
 import comfy.utils
 import folder_paths
+from comfy.model_patcher import ModelPatcher
 from comfy.sd import VAE
 from torch import Tensor, nn
 
@@ -46,10 +47,29 @@ def file_choices() -> list[str]:
     return [AUTO, *folder_paths.get_filename_list(FOLDER)]
 
 
-def find_file(family: Family, role: Role, choice: str = AUTO) -> Path:
-    """The file for a job: the released one (fetched on first use, with progress in the node), or the one chosen by hand."""
+class OwnWeights(dict[Role, Path]):
+    """LayerDiffuse files that a model or VAE brings along (attribute `layer_weights`), because no released ones fit it."""
+
+    def path(self, role: Role) -> Path:
+        """Raises DiaphaneError if there is none for the job."""
+        path = self.get(role)
+        if path is None or not path.is_file():
+            raise DiaphaneError(f"This model has no weights for: {role}. Load an SD1.5 checkpoint for that.")
+        return path
+
+
+def own_weights(owner: Any) -> OwnWeights | None:
+    """What a VAE, or the model configuration of a diffusion model, brings along."""
+    return getattr(owner, "layer_weights", None)
+
+
+def find_file(family: Family, role: Role, choice: str = AUTO, owner: Any = None) -> Path:
+    """The file for a job: the owner's own, the released one (fetched on first use, with progress in the node), or one chosen by hand."""
     if choice != AUTO:
         return Path(folder_paths.get_full_path_or_raise(FOLDER, choice))
+    own = own_weights(owner)
+    if own is not None:
+        return own.path(role)
     progress = comfy.utils.ProgressBar(1)
 
     def on_progress(done: int, total: int) -> None:
@@ -60,9 +80,9 @@ def find_file(family: Family, role: Role, choice: str = AUTO) -> Path:
 
 
 @contextmanager
-def weights_for(family: Family, role: Role, choice: str = AUTO) -> Iterator[dict[str, Tensor]]:
-    """The tensors for a job, memory-mapped. What is found wrong with them inside the block is said with the file's name."""
-    path = find_file(family, role, choice)
+def weights_for(model: ModelPatcher, family: Family, role: Role, choice: str = AUTO) -> Iterator[dict[str, Tensor]]:
+    """The tensors that patch a model for a job, memory-mapped. What is found wrong with them in the block is said with the file's name."""
+    path = find_file(family, role, choice, model.model.model_config)
     with _naming(path):
         yield read_state_dict(path)
 
@@ -86,7 +106,7 @@ def _naming(path: Path) -> Iterator[None]:
 
 
 def _network(vae: VAE, family: Family, role: Role, choice: str, network_class: NetworkClass[Network]) -> ManagedNetwork[Network]:
-    path = find_file(family, role, choice)
+    path = find_file(family, role, choice, vae)
     loaded = _networks.setdefault(vae, {})
     key = (str(path), path.stat().st_mtime_ns, role)
     if key not in loaded:

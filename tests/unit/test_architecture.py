@@ -57,6 +57,15 @@ def test_layers_import_downwards(path: Path) -> None:
             assert top not in THIRD_PARTY - {"torch"}, f"{layer} needs torch only, not {name}"
 
 
+@pytest.mark.parametrize("path", sorted((ROOT / "training").rglob("*.py")), ids=lambda path: str(path.relative_to(ROOT)))
+def test_training_knows_the_lower_parts_only(path: Path) -> None:
+    for name in imported(path):
+        top, *rest = name.split(".")
+        assert top not in HOST | {"dev", "nodes", "tests"} | FORBIDDEN
+        if top == "lib_layerdiffuse":
+            assert rest[0] in {"nets", "pixels", "weights"}
+
+
 @pytest.mark.parametrize("path", own_files(), ids=lambda path: str(path.relative_to(ROOT)))
 def test_no_conflicting_dependency(path: Path) -> None:
     tops = {name.split(".")[0] for name in imported(path)}

@@ -1,0 +1,163 @@
+"""The mini family: a small diffusion model, text encoder and VAE that come with the pack, with LayerDiffuse weights of their own.
+
+They are SD1.5 in layout and narrow in width, built from the host's own classes. Everything else treats them as SD1.5; only where
+weights are looked up, what a model or VAE brings along goes first (`OwnWeights`).
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import comfy.model_management as memory
+import comfy.sd
+import comfy.supported_models
+import comfy.utils
+import folder_paths
+import torch
+from comfy.model_base import ModelType
+from comfy.model_patcher import CoreModelPatcher, ModelPatcher
+from torch import Tensor, nn
+
+from ..errors import DiaphaneError
+from ..weights.catalogue import Role
+from .weight_files import OwnWeights
+
+FOLDER = Path(__file__).resolve().parents[2] / "mini"
+MODEL, TEXT_ENCODER, AUTOENCODER = "unet", "text_encoder", "vae"
+WEIGHTS = {
+    Role.TRANSPARENT_ATTENTION: "transparent",
+    Role.JOINT: "joint",
+    Role.FOREGROUND_TO_BACKGROUND: "fg2bg",
+    Role.BACKGROUND_TO_FOREGROUND: "bg2fg",
+    Role.DECODER: "transparent_decoder",
+    Role.ENCODER: "transparent_encoder",
+}
+# The token table holds the words that were trained; all others mean nothing.
+TOKEN_TABLE = "text_model.embeddings.token_embedding.weight"
+TOKEN_ROWS, TOKEN_IDS = (TOKEN_TABLE.replace(".weight", end) for end in (".rows", ".ids"))
+VOCABULARY = 49408
+
+
+class MiniSD15(comfy.supported_models.SD15):
+    """SD1.5 at another width, predicting velocity."""
+
+    layer_weights: OwnWeights
+
+    def model_type(self, state_dict: dict[str, Tensor], prefix: str = "") -> ModelType:
+        return ModelType.V_PREDICTION
+
+
+def load_mini(folder: Path = FOLDER) -> tuple[ModelPatcher, comfy.sd.CLIP, comfy.sd.VAE]:
+    """Diffusion model, text encoder and VAE. Raises DiaphaneError if the files are not there."""
+    own = OwnWeights({role: folder / f"{name}.safetensors" for role, name in WEIGHTS.items()})
+    weights, metadata = _read(folder / f"{MODEL}.safetensors")
+    settings = json.loads(metadata["mini"])
+    model = _model(weights, settings, own)
+    vae = _vae(*_read(folder / f"{AUTOENCODER}.safetensors"))
+    vae.layer_weights = own
+    return model, _clip(_read(folder / f"{TEXT_ENCODER}.safetensors")[0], settings), vae
+
+
+def _model(weights: dict[str, Tensor], settings: dict[str, Any], own: OwnWeights) -> ModelPatcher:
+    config = MiniSD15(_unet_config(weights, settings["heads"]))
+    config.layer_weights = own
+    config.unet_config |= _unet_config(weights, settings["heads"])  # the class asks for SD1.5's eight heads
+    load_device, offload_device = memory.get_torch_device(), memory.unet_offload_device()
+    dtypes = config.supported_inference_dtypes
+    dtype = memory.unet_dtype(load_device, comfy.utils.calculate_parameters(weights), dtypes, weight_dtype=torch.float16)
+    config.set_inference_dtype(dtype, memory.unet_manual_cast(dtype, load_device, dtypes))
+    model = config.get_model(weights, "", device=offload_device)
+    _set_groups(model.diffusion_model, settings["group"])
+    patcher = CoreModelPatcher(model, load_device=load_device, offload_device=offload_device)
+    model.load_model_weights(dict(weights), "", assign=patcher.is_dynamic())
+    return patcher
+
+
+def _unet_config(weights: dict[str, Tensor], heads: int) -> dict[str, Any]:
+    """What the host's model detection would say about SD1.5, at these weights' widths."""
+    width = weights["input_blocks.0.0.weight"].shape[0]
+    firsts = (1, 4, 7, 10)  # input blocks that begin a level
+    return {
+        "use_checkpoint": False,
+        "image_size": 32,
+        "use_spatial_transformer": True,
+        "legacy": False,
+        "in_channels": 4,
+        "out_channels": 4,
+        "model_channels": width,
+        "use_temporal_attention": False,
+        "use_temporal_resblock": False,
+        "num_res_blocks": [2, 2, 2, 2],
+        "channel_mult": [weights[f"input_blocks.{first}.0.out_layers.3.weight"].shape[0] // width for first in firsts],
+        "transformer_depth": [1, 1, 1, 1, 1, 1, 0, 0],
+        "transformer_depth_middle": 1,
+        "transformer_depth_output": [1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0],
+        "use_linear_in_transformer": False,
+        "context_dim": weights["input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"].shape[1],
+        "adm_in_channels": None,
+        "num_classes": None,
+        "num_heads": heads,
+        "num_head_channels": -1,
+    }
+
+
+def _clip(weights: dict[str, Tensor], settings: dict[str, Any]) -> comfy.sd.CLIP:
+    rows, ids = weights.pop(TOKEN_ROWS), weights.pop(TOKEN_IDS)
+    weights[TOKEN_TABLE] = rows.new_zeros(VOCABULARY, rows.shape[1]).index_copy_(0, ids, rows)
+    layers = 1 + max(int(key.split(".")[3]) for key in weights if key.startswith("text_model.encoder.layers."))
+    layout = {
+        "hidden_size": rows.shape[1],
+        "intermediate_size": rows.shape[1] * 4,
+        "num_attention_heads": settings["text_heads"],
+        "num_hidden_layers": layers,
+    }
+    target = comfy.supported_models.SD15({}).clip_target({})
+    clip = comfy.sd.CLIP(
+        target,
+        embedding_directory=folder_paths.get_folder_paths("embeddings"),
+        model_options={"clip_l_model_config": layout},
+        parameters=comfy.utils.calculate_parameters(weights),
+    )
+    missing, unknown = clip.load_sd({f"clip_l.transformer.{key}": tensor for key, tensor in weights.items()}, full_model=True)
+    # As in SD1.5's files: nothing uses the pooled text.
+    missing = [key for key in missing if not key.endswith(("text_projection.weight", "logit_scale"))]
+    if missing or unknown:
+        logging.getLogger("diaphane").warning("mini text encoder: missing %s, unknown %s", missing, unknown)
+    return clip
+
+
+def _vae(weights: dict[str, Tensor], metadata: dict[str, str]) -> comfy.sd.VAE:
+    blocks = [key for key in weights if key.startswith("encoder.down.") and key.endswith(".block.0.conv2.weight")]
+    width = weights["encoder.conv_in.weight"].shape[0]
+    network = {
+        "double_z": True,
+        "z_channels": weights["post_quant_conv.weight"].shape[0],
+        "resolution": 256,
+        "in_channels": 3,
+        "out_ch": 3,
+        "ch": width,
+        "ch_mult": [weights[f"encoder.down.{level}.block.0.conv2.weight"].shape[0] // width for level in range(len(blocks))],
+        "num_res_blocks": 1,
+        "attn_resolutions": [],
+        "dropout": 0.0,
+    }
+    vae = comfy.sd.VAE(sd=weights, config={"params": {"ddconfig": network, "embed_dim": network["z_channels"]}})
+    _set_groups(vae.first_stage_model, int(metadata["group"]))
+    return vae
+
+
+def _set_groups(network: nn.Module, channels: int) -> None:
+    """Normalise so many channels together. The host's classes have 32 groups, which in a narrow network leaves one channel each."""
+    for module in network.modules():
+        if isinstance(module, nn.GroupNorm):
+            module.num_groups = module.num_channels // channels
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    if not path.is_file():
+        raise DiaphaneError(f"The mini models are not complete: {path} is missing. Install the pack again, with its folder mini.")
+    weights, metadata = comfy.utils.load_torch_file(str(path), return_metadata=True)
+    return weights, metadata or {}

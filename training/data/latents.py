@@ -1,0 +1,51 @@
+"""Latents that are encoded once and trained on many times."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+SCALE = 0.18215  # SD1.5's; what the UNet sees is the autoencoder's latent times this
+
+
+@dataclass(frozen=True)
+class LatentSet:
+    """N items of F frames each (F = 1 for single pictures)."""
+
+    latents: Tensor  # [N, F, C, h, w], scaled as the UNet sees them, fp16
+    tokens: Tensor  # [N, F, 77]
+    control: Tensor | None = None  # [N, 3, H, W] uint8: the given layer on mid-grey
+
+    def __len__(self) -> int:
+        return len(self.latents)
+
+    @property
+    def frames(self) -> int:
+        return self.latents.shape[1]
+
+    def save(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(".part")
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        save_file({name: tensor.contiguous() for name, tensor in values.items() if tensor is not None}, temporary)
+        temporary.replace(path)
+
+    @classmethod
+    def load(cls, path: Path) -> LatentSet:
+        return cls(**load_file(path))
+
+    @classmethod
+    def joined(cls, parts: Iterable[LatentSet]) -> LatentSet:
+        """One set of several."""
+        every = list(parts)
+        control = [part.control for part in every if part.control is not None]
+        return cls(
+            torch.cat([part.latents for part in every]),
+            torch.cat([part.tokens for part in every]),
+            torch.cat(control) if control else None,
+        )

@@ -1,0 +1,83 @@
+"""Batches of procedural pictures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .captions import blended_captions, keep_out, scene_captions, sprite_captions
+from .colours import COLOURS
+from .scenes import draw_scenes, paint_scenes
+from .shapes import SHAPES
+from .sprites import Sprites, draw_ambiguous_pairs, draw_any, draw_sprites, paint
+
+GREY = 0.5
+NAMED = 3  # materials that captions have a word for
+ALL = slice(None)
+Rows = slice | Tensor  # of a whole batch: a range, or a mask [B]
+SHEER_SHARE = 0.4  # of the pictures that transparency is learned from
+
+
+@dataclass(frozen=True)
+class Layers:
+    """B pictures of one sprite each on one background. Pictures in [0, 1]."""
+
+    foreground: Tensor  # [B, 4, H, W], straight alpha
+    background: Tensor  # [B, 3, H, W]
+    foreground_captions: list[str]
+    background_captions: list[str]
+    blended_captions: list[str]
+
+    @property
+    def blended(self) -> Tensor:
+        return over(self.foreground, self.background)
+
+
+def over(rgba: Tensor, background: Tensor | float) -> Tensor:
+    """Straight-alpha pictures [B, 4, H, W] on opaque ones [B, 3, H, W] or a grey."""
+    alpha = rgba[:, 3:]
+    return rgba[:, :3] * alpha + background * (1 - alpha)
+
+
+def seen_sprites(count: int, generator: torch.Generator) -> Sprites:
+    """Sprites of kinds that training may see."""
+    kinds = [torch.randint(high, (count,), generator=generator) for high in (len(SHAPES), len(COLOURS), NAMED)]
+    return draw_sprites(*keep_out(*kinds), generator=generator)
+
+
+def layers(count: int, side: int, generator: torch.Generator, rows: Rows = ALL) -> Layers:
+    """`rows` of a batch of `count` pictures, sprite on background, with captions; without the held-out combinations."""
+    sprites, scenes = seen_sprites(count, generator), draw_scenes(count, generator)
+    other = torch.rand(count, generator=generator) < 0.3
+    sprites, scenes, other = sprites.rows(rows), scenes.rows(rows), other[rows]
+    captions = sprite_captions(sprites, other), scene_captions(scenes)
+    return Layers(paint(sprites, side), paint_scenes(scenes, side), *captions, blended_captions(*captions))
+
+
+def transparent_pictures(count: int, side: int, generator: torch.Generator, rows: Rows = ALL) -> Tensor:
+    """`rows` of `count` pictures [., 4, side, side] to learn transparency from: many are ambiguous.
+
+    For part of them another one is likely in other batches that looks the same on mid-grey and has another alpha.
+    """
+    ambiguous = torch.rand(count, generator=generator) < SHEER_SHARE
+    plain = draw_any(count, generator, materials=NAMED)
+    sheer, muted = draw_ambiguous_pairs(count, generator)
+    first = torch.rand(count, generator=generator) < 0.5
+    either = _choose(first, sheer, muted)
+    return paint(_choose(ambiguous, either, plain).rows(rows), side)
+
+
+def _choose(condition: Tensor, a: Sprites, b: Sprites) -> Sprites:
+    def pick(x: Tensor, y: Tensor) -> Tensor:
+        return torch.where(condition.view(-1, *(1,) * (x.ndim - 1)), x, y)
+
+    return Sprites(*(pick(getattr(a, name), getattr(b, name)) for name in Sprites.__dataclass_fields__))
+
+
+def crop(pictures: Tensor, side: int, where: Tensor) -> Tensor:
+    """A square of each picture [B, C, H, W]; where [B, 2] in [0, 1) chooses it."""
+    rooms = torch.tensor(pictures.shape[2:]) - side + 1
+    corners = (where * rooms).long().tolist()
+    return torch.stack([picture[:, y : y + side, x : x + side] for picture, (y, x) in zip(pictures, corners, strict=True)])

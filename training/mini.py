@@ -1,0 +1,238 @@
+"""Trains the mini family from nothing: `python -m training.mini` (`make train-mini`).
+
+Each stage writes its file to `mini/` and is skipped where that file exists; an interrupted stage goes on at its last checkpoint.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from lib_layerdiffuse.nets.offset_encoder import OffsetEncoder
+
+from .data.latents import SCALE, LatentSet
+from .data.layer_folder import BACKGROUND, BLENDED, FOREGROUND
+from .data.procedural import crop, layers, transparent_pictures
+from .data.tokens import procedural_tokens
+from .encode import LatentEncoder, encode_layers, load_offset_encoder
+from .loop import Draws, Run, load_weights, save_weights, train
+from .models.autoencoder import Autoencoder, AutoencoderLayout
+from .models.schedule import VELOCITY
+from .models.text_encoder import TextEncoder
+from .models.unet import UNet, UNetLayout
+from .stages.autoencoder import AutoencoderObjective, standardise
+from .stages.diffusion import DiffusionObjective, sharing_for
+from .stages.transparency import TransparencyObjective, TransparencySettings, new_decoder, new_encoder
+
+ROOT = Path(__file__).resolve().parents[1]
+SIDE = 128
+GROUP = 16  # channels that are normalised together; with 32 groups a narrow network would see no colour
+HEADS = 2
+TEXT_HEADS = 4
+AUTOENCODER = AutoencoderLayout(width=32, multiples=(1, 1, 2, 2), blocks=1, group=GROUP)
+OFFSET_WIDTHS = (4, 16, 16, 24, 24, 48, 48, 96, 96, 4)
+DECODER_WIDTHS = (16, 16, 24, 48, 48)
+UNET = UNetLayout(width=32, multiples=(1, 2, 2, 1), depths=(1, 1, 1, 0), middle_depth=1, context_width=64, heads=HEADS, group=GROUP)
+TEXT_LAYERS = 2
+RANK = 4
+CONTROL_WIDTHS = (8, 8, 12, 12, 16, 16, 16, 16)
+TRIGGER = ", transparent"  # what the base model knows transparent pictures by; the transparent model needs no such word
+
+logger = logging.getLogger("diaphane.training")
+
+
+@dataclass(frozen=True)
+class Family:
+    """The folders of one training, and the finished parts of the family."""
+
+    files: Path
+    runs: Path
+
+    def path(self, name: str) -> Path:
+        return self.files / f"{name}.safetensors"
+
+    def autoencoder(self) -> Autoencoder:
+        return Autoencoder.from_state_dict(load_weights(self.path("vae")), GROUP)
+
+    def offset_encoder(self) -> OffsetEncoder:
+        return load_offset_encoder(self.path("transparent_encoder"))
+
+    def latent_encoder(self, cpu: bool) -> LatentEncoder:
+        return LatentEncoder(self.autoencoder(), self.offset_encoder(), SCALE, cpu)
+
+    def unet(self) -> UNet:
+        return UNet.from_state_dict(load_weights(self.path("unet")), heads=HEADS, group=GROUP)
+
+    def text_encoder(self) -> TextEncoder:
+        text_encoder = TextEncoder(UNET.context_width, TEXT_LAYERS, TEXT_HEADS)
+        weights = load_weights(self.path("text_encoder"))
+        rows, ids = weights.pop(WORDS), weights.pop(WORD_IDS).long()
+        with torch.no_grad():
+            text_encoder.token_embedding.weight.zero_()[ids] = rows
+        text_encoder.load_released(weights)
+        return text_encoder
+
+
+WORDS = "text_model.embeddings.token_embedding.rows"  # of the words that were trained; all others are zero
+WORD_IDS = "text_model.embeddings.token_embedding.ids"
+
+
+def train_autoencoder(family: Family, run: Run) -> None:
+    objective = AutoencoderObjective(Autoencoder(AUTOENCODER), SIDE, divergence=0.1)
+    train(run, objective)
+    standardise(objective.autoencoder, SIDE, count=512, seed=run.seed + 1)
+    save_weights(objective.autoencoder.state_dict(), family.path("vae"), {"group": str(GROUP)})
+
+
+def train_transparency(family: Family, run: Run) -> None:
+    encoder = new_encoder(OFFSET_WIDTHS)
+    decoder = new_decoder(DECODER_WIDTHS, (False, False, False, False, True), AUTOENCODER.latent_channels)
+    settings = TransparencySettings(adversarial_from=0.7, latent_noise=0.03)
+    objective = TransparencyObjective(family.autoencoder(), encoder, decoder, _cut_outs, settings)
+    train(run, objective)
+    save_weights(objective.encoder_weights(), family.path("transparent_encoder"))
+    save_weights(decoder.state_dict(), family.path("transparent_decoder"))
+
+
+def _cut_outs(draws: Draws) -> tuple[Tensor, Draws]:
+    """Squares of sprites for most of the training, whole ones, as many pixels, for the rest."""
+    if draws.progress < 0.7:
+        whole = transparent_pictures(draws.batch, SIDE, draws.generator, draws.rows)
+        return crop(whole, SIDE // 2, draws.uniform(draws.batch, 2)[draws.rows]), draws
+    draws = draws.fewer(4)
+    return transparent_pictures(draws.batch, SIDE, draws.generator, draws.rows), draws
+
+
+def train_base(family: Family, run: Run) -> None:
+    """The UNet and its text encoder: scenes, sprites on scenes, and, under a word of their own, transparent sprites."""
+    data = _latents(family, run, "base", 20000, _base_items)
+    objective = DiffusionObjective(UNet(UNET), TextEncoder(UNET.context_width, TEXT_LAYERS, TEXT_HEADS), data, prediction=VELOCITY)
+    nn.init.normal_(objective.text_encoder.token_embedding.weight, std=0.3)
+    nn.init.normal_(objective.text_encoder.position_embedding.weight, std=0.05)
+    train(run, objective)
+    save_base(family, objective.unet, objective.text_encoder, words=data.tokens.unique())
+
+
+def save_base(family: Family, unet: UNet, text_encoder: TextEncoder, words: Tensor) -> None:
+    """words: the tokens whose embeddings were trained; the others are not saved."""
+    config = {"prediction": VELOCITY, "group": GROUP, "heads": HEADS, "text_heads": TEXT_HEADS}
+    save_weights(unet.state_dict(), family.path("unet"), {"mini": json.dumps(config)})
+    weights = text_encoder.released_state_dict()
+    table = weights.pop("text_model.embeddings.token_embedding.weight")
+    save_weights(weights | {WORDS: table[words]}, family.path("text_encoder"), integers={WORD_IDS: words})
+
+
+def train_sharing(name: str, frames: tuple[str, ...], given: str | None = None) -> Callable[[Family, Run], None]:
+    """A stage that trains an attention sharing file around the frozen base model."""
+
+    def stage(family: Family, run: Run) -> None:
+        def items(encoder: LatentEncoder, count: int, generator: torch.Generator) -> LatentSet:
+            return encode_layers(encoder, layers(count, SIDE, generator), frames, given, procedural_tokens)
+
+        data = _latents(family, run, name, 8000 // len(frames), items)
+        unet, text_encoder = (module.requires_grad_(False).eval() for module in (family.unet(), family.text_encoder()))
+        sharing = sharing_for(unet, len(frames), RANK, CONTROL_WIDTHS if given else ())
+        objective = DiffusionObjective(unet, text_encoder, data, prediction=VELOCITY, sharing=sharing, same_caption=0.2)
+        train(run, objective)
+        save_weights(sharing.state_dict(), family.path(name))
+
+    return stage
+
+
+Items = Callable[[LatentEncoder, int, torch.Generator], LatentSet]
+
+
+def _latents(family: Family, run: Run, name: str, count: int, items: Items, block: int = 50) -> LatentSet:
+    """Items that are encoded once and kept beside the run's checkpoints."""
+    path = run.folder / "latents.safetensors"
+    if not path.is_file():
+        encoder = family.latent_encoder(run.cpu)
+        parts = []
+        for first in tqdm(range(0, count, block), f"pictures for {name}", mininterval=5):
+            generator = torch.Generator().manual_seed(run.seed * 1_000_003 + first + 500_000)
+            parts.append(items(encoder, block, generator))
+        LatentSet.joined(parts).save(path)
+    return LatentSet.load(path)
+
+
+def _base_items(encoder: LatentEncoder, count: int, generator: torch.Generator) -> LatentSet:
+    drawn = layers(count, SIDE, generator)
+    cut_out, scene = int(count * 0.35), int(count * 0.6)  # the rest are sprites on scenes
+    latents = [
+        encoder.transparent(drawn.foreground[:cut_out]),
+        encoder.opaque(drawn.background[cut_out:scene]),
+        encoder.opaque(drawn.blended[scene:]),
+    ]
+    captions = [
+        *(caption + TRIGGER for caption in drawn.foreground_captions[:cut_out]),
+        *drawn.background_captions[cut_out:scene],
+        *drawn.blended_captions[scene:],
+    ]
+    return LatentSet(torch.cat(latents).unsqueeze(1), procedural_tokens(captions).unsqueeze(1))
+
+
+# In the order of training: what it is called -> the files it writes, what trains it, the settings of its run.
+STAGES: dict[str, tuple[tuple[str, ...], Callable[[Family, Run], None], dict[str, Any]]] = {
+    "autoencoder": (("vae",), train_autoencoder, {"steps": 11000, "batch": 8, "learning_rate": 1.5e-3, "average": 0.998}),
+    "transparency": (
+        ("transparent_encoder", "transparent_decoder"),
+        train_transparency,
+        {"steps": 3000, "batch": 16, "learning_rate": 1.5e-3, "average": 0.995},
+    ),
+    "base": (("text_encoder", "unet"), train_base, {"steps": 14000, "batch": 32, "learning_rate": 1.5e-3, "average": 0.998}),
+    "transparent": (
+        ("transparent",),
+        train_sharing("transparent", (FOREGROUND,)),
+        {"steps": 2000, "batch": 32, "learning_rate": 1.5e-3, "average": 0.995},
+    ),
+    "joint": (
+        ("joint",),
+        train_sharing("joint", (FOREGROUND, BACKGROUND, BLENDED)),
+        {"steps": 5000, "batch": 12, "learning_rate": 1.5e-3, "average": 0.995},
+    ),
+    "fg2bg": (
+        ("fg2bg",),
+        train_sharing("fg2bg", (BACKGROUND, BLENDED), given=FOREGROUND),
+        {"steps": 4000, "batch": 16, "learning_rate": 1.5e-3, "average": 0.995},
+    ),
+    "bg2fg": (
+        ("bg2fg",),
+        train_sharing("bg2fg", (FOREGROUND, BLENDED), given=BACKGROUND),
+        {"steps": 4000, "batch": 16, "learning_rate": 1.5e-3, "average": 0.995},
+    ),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m training.mini", description=__doc__)
+    parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "mini", help="checkpoints and TensorBoard logs")
+    parser.add_argument("--out", type=Path, default=ROOT / "mini", help="where the finished files go")
+    parser.add_argument("--only", choices=STAGES, nargs="+", default=list(STAGES), help="these stages alone")
+    parser.add_argument("--cpu", action="store_true", help="even if there is a GPU")
+    args = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    family = Family(args.out, args.runs)
+    for name in args.only:
+        files, stage, settings = STAGES[name]
+        if all(family.path(file).is_file() for file in files):
+            logger.info("%s is complete: %s", name, ", ".join(str(family.path(file)) for file in files))
+            continue
+        run = Run(folder=args.runs / name, precision="bf16", cpu=args.cpu, **settings)
+        torch.manual_seed(run.seed)
+        stage(family, run)
+        shutil.rmtree(run.folder / "checkpoint", ignore_errors=True)
+        (run.folder / "latents.safetensors").unlink(missing_ok=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,127 @@
+"""Diffusion on latents: equation 7 (transparent pictures) and equations 8-9 (layers that share attention).
+
+What is trained is whatever needs a gradient: the whole UNet, its text encoder, low-rank changes, or an attention sharing network
+around a frozen UNet.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from lib_layerdiffuse.nets.attention_sharing import AttentionSharing
+
+from ..data.latents import LatentSet
+from ..data.tokens import END, LENGTH, START
+from ..loop import Draws, Objective
+from ..models.schedule import TIMESTEPS, noisy, target
+from ..models.sdxl_text import SDXLText
+from ..models.text_encoder import TextEncoder
+from ..models.unet import UNet
+
+CAPTION_DROPOUT = 0.1  # share of captions that are left empty, for guidance without a classifier
+
+
+class DiffusionObjective(Objective):
+    """Mean squared error of the predicted noise or velocity. All frames of an item are at the same timestep."""
+
+    def __init__(
+        self,
+        unet: UNet,
+        text_encoder: TextEncoder | SDXLText,
+        data: LatentSet,
+        *,
+        prediction: str,
+        sharing: AttentionSharing | None = None,
+        same_caption: float = 0.0,
+    ):
+        """same_caption: share of items whose frames all get the last frame's caption, as a user who writes one prompt."""
+        super().__init__()
+        self.unet = unet
+        self.text_encoder = text_encoder
+        self.sharing = sharing
+        self.data = data
+        self.prediction = prediction
+        self.same_caption = same_caption
+
+    def forward(self, draws: Draws, player: str = "") -> dict[str, Tensor]:
+        device = next(self.parameters()).device
+        frames = self.data.frames
+        items = _items(draws, len(self.data))
+        shape = self.data.latents.shape[1:]
+        noise = draws.normal(draws.batch, *shape)[draws.rows]
+        t = (draws.uniform(draws.batch) * TIMESTEPS).long()[draws.rows]
+        empty = (draws.uniform(draws.batch, 1) < CAPTION_DROPOUT)[draws.rows]
+        same = (draws.uniform(draws.batch, 1, 1) < self.same_caption)[draws.rows]
+
+        tokens = self.data.tokens[items]
+        tokens = torch.where(same, tokens[:, -1:], tokens)
+        tokens = torch.where(empty[:, None], torch.tensor([START] + [END] * (LENGTH - 1)), tokens)
+        clean, noise, tokens = (x.flatten(0, 1).to(device) for x in (self.data.latents[items].float(), noise, tokens))  # NF... -> B...
+        t = t.repeat_interleave(frames).to(device)
+        control = None if self.data.control is None else self.data.control[items].to(device).float() / 127.5 - 1
+
+        encoded = self.text_encoder(tokens)
+        text, vector = encoded if isinstance(encoded, tuple) else (encoded, None)
+        predicted = self.unet(noisy(clean, noise, t), t, text, vector, self.sharing, control).float()
+        error = (predicted - target(clean, noise, t, self.prediction)).square().mean(dim=(1, 2, 3))
+        losses = {"total": error.mean()}
+        if frames > 1:
+            losses |= {f"frame_{i}": error[i::frames].mean() for i in range(frames)}
+        return losses
+
+
+def _items(draws: Draws, count: int) -> Tensor:
+    """Which items a step looks at: every one once, in another order, before any comes again."""
+    first = draws.step * draws.batch
+    places = torch.arange(first, first + draws.batch)[draws.rows]
+    orders = {epoch: torch.randperm(count, generator=torch.Generator().manual_seed(epoch)) for epoch in (places // count).unique().tolist()}
+    return torch.tensor([int(orders[place // count][place % count]) for place in places.tolist()])
+
+
+def sharing_for(unet: UNet, frames: int, rank: int, control_widths: tuple[int, ...] = ()) -> AttentionSharing:
+    """A new attention sharing network for a UNet in SD1.5's layout; at first it changes nothing.
+
+    control_widths: of the eight convolutions of the control encoder, empty for files without control.
+    """
+    shapes: dict[str, tuple[int, ...]] = {}
+    for n, module in enumerate(attention_modules(unet)):
+        name, width = f"hookers.layers.{n}", module.to_q.weight.shape[0]
+        for projection in ("q", "k", "v", "out"):
+            into = module.to_k.weight.shape[1] if projection in "kv" else width
+            for frame in range(frames):
+                shapes[f"{name}.to_{projection}_lora.{frame}.down.weight"] = (rank, into)
+                shapes[f"{name}.to_{projection}_lora.{frame}.up.weight"] = (width, rank)
+        for part in "iqkvo":
+            shapes |= {f"{name}.temporal_{part}.weight": (width, width), f"{name}.temporal_{part}.bias": (width,)}
+        shapes |= {f"{name}.temporal_n.weight": (width,), f"{name}.temporal_n.bias": (width,)}
+        for frame in range(frames if control_widths else 0):
+            last = control_widths[-1]
+            shapes |= _conv(f"{name}.control_convs.{frame}.0", last, last, 3) | _conv(f"{name}.control_convs.{frame}.2", width, last, 1)
+    widths = (3, *control_widths)
+    for n, (before, after) in enumerate(zip(widths, control_widths, strict=False)):
+        shapes |= _conv(f"kwargs_encoder.blocks_0.{2 * n}", after, before, 3)
+    for part in (1, 2, 3) if control_widths else ():
+        for n in (0, 2):
+            shapes |= _conv(f"kwargs_encoder.blocks_{part}.{n}", widths[-1], widths[-1], 3)
+
+    sharing = AttentionSharing.from_shapes(shapes)
+    for unit in sharing.units:
+        silent = [low_rank.up.weight for name in ("q", "k", "v", "out") for low_rank in getattr(unit, f"to_{name}_lora")]
+        silent += [unit.temporal_o.weight, unit.temporal_o.bias]
+        for conv in unit.control_convs or ():
+            silent += [conv[2].weight, conv[2].bias]
+        for parameter in silent:
+            torch.nn.init.zeros_(parameter)
+    return sharing
+
+
+def attention_modules(unet: UNet) -> list:
+    """The 32 attention modules in the order of the released files: the middle's come last."""
+    blocks = [*unet.input_blocks, *unet.output_blocks, unet.middle_block]
+    transformers = [part.transformer_blocks[0] for block in blocks for part in block if hasattr(part, "transformer_blocks")]
+    return [attention for block in transformers for attention in (block.attn1, block.attn2)]
+
+
+def _conv(name: str, width: int, in_width: int, side: int) -> dict[str, tuple[int, ...]]:
+    return {f"{name}.weight": (width, in_width, side, side), f"{name}.bias": (width,)}

@@ -1,0 +1,159 @@
+"""Latent transparency (paper section 3.1, equations 1-6): hide alpha in the latent of a picture, and find it there.
+
+An encoder adds an offset to the latent of the picture on mid-grey, small enough that the frozen autoencoder decodes the picture as
+before; a decoder reads alpha and colour back out of the decoded picture and the latent.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from lib_layerdiffuse.nets.offset_encoder import OffsetEncoder
+from lib_layerdiffuse.nets.transparency import alpha_first
+from lib_layerdiffuse.nets.transparent_decoder import DecoderLayout, TransparentDecoder
+from lib_layerdiffuse.pixels.bleed import bleed_rgb
+
+from ..loop import Draws, Objective
+from ..losses import picture_loss
+from ..models.autoencoder import Autoencoder
+from ..models.patch_gan import PatchDiscriminator, discriminator_loss
+
+OFFSET_SCALE = 300.0  # what the nodes multiply the offset by, as the authors' release does
+FAINT = 0.05  # weight of colour where nothing is visible
+
+
+class Pictures(Protocol):
+    """Where a step's pictures [B, 4, H, W] (straight alpha, in [0, 1]) for this process come from, and the draws for that many."""
+
+    def __call__(self, draws: Draws) -> tuple[Tensor, Draws]: ...
+
+
+@dataclass(frozen=True)
+class TransparencySettings:
+    """Weights of the losses as published; dropout for the robust decoder."""
+
+    reconstruction: float = 1.0
+    identity: float = 1.0
+    adversarial: float = 0.01
+    adversarial_from: float = 0.5  # progress at which the discriminator joins; it learns before
+    offset_dropout: float = 0.3  # share of the offset that is missing, in cells or whole pictures
+    latent_noise: float = 0.0  # as a share of the latent's deviation: generated latents are never quite clean
+
+
+class TransparencyObjective(Objective):
+    """Trains an offset encoder and a transparency decoder against a frozen autoencoder.
+
+    The encoder is trained for a scale of 1 and brought to OFFSET_SCALE when it is saved: a step of the optimiser would be 300 times
+    as large otherwise.
+    """
+
+    def __init__(
+        self,
+        autoencoder: Autoencoder,
+        encoder: OffsetEncoder,
+        decoder: TransparentDecoder,
+        pictures: Pictures,
+        settings: TransparencySettings,
+    ):
+        super().__init__()
+        self.autoencoder = autoencoder.requires_grad_(False).eval()
+        self.encoder = encoder
+        self.decoder = decoder
+        self.discriminator = PatchDiscriminator(32) if settings.adversarial else None
+        self.pictures = pictures
+        self.settings = settings
+        self.alpha_first = alpha_first(encoder.latent_channels)
+        self._last: tuple[Tensor, Tensor] | None = None  # real and estimated pictures of this step, for the discriminator's turn
+
+    def players(self) -> dict[str, list[nn.Parameter]]:
+        players = {"": [*self.encoder.parameters(), *self.decoder.parameters()]}
+        return players if self.discriminator is None else players | {"discriminator": list(self.discriminator.parameters())}
+
+    def forward(self, draws: Draws, player: str = "") -> dict[str, Tensor]:
+        return self._judge() if player else self._estimate(draws)
+
+    def _estimate(self, draws: Draws) -> dict[str, Tensor]:
+        settings = self.settings
+        rgba, draws = self.pictures(draws)
+        rgba = rgba.to(next(self.parameters()).device)
+        alpha, bled = rgba[:, 3:], bleed(rgba)
+        with torch.no_grad():
+            mean, deviation = self.autoencoder.posterior(on_grey(rgba) * 2 - 1)
+        offset = deviation * self.encoder(self._in_order(alpha, bled)).float()
+        latent = mean + offset * kept(offset, settings.offset_dropout, draws)
+        if settings.latent_noise:
+            noise = draws.normal(draws.batch, *latent.shape[1:])[draws.rows].to(latent)
+            latent = latent + noise * (settings.latent_noise * mean.std())
+
+        picture = self.autoencoder.decode(latent).float() / 2 + 0.5
+        identity = picture_loss(picture, on_grey(rgba))
+        estimate = self.decoder(picture.clamp(0, 1), latent).float()
+        found, colour = (estimate[:, :1], estimate[:, 1:]) if self.alpha_first else (estimate[:, 3:], estimate[:, :3])
+        reconstruction = picture_loss(found, alpha) + picture_loss(colour, bled, weight=alpha + FAINT)
+
+        total = settings.reconstruction * reconstruction + settings.identity * identity
+        losses = {"reconstruction": reconstruction, "identity": identity, "alpha_error": (found.clamp(0, 1) - alpha).abs().mean()}
+        if self.discriminator is not None:
+            real, fake = torch.cat([bled, alpha], dim=1), torch.cat([colour, found], dim=1)
+            self._last = real, fake.detach()
+            if draws.progress >= settings.adversarial_from:
+                # The discriminator's own gradient from this turn is thrown away: only its inputs matter here.
+                for parameter in self.discriminator.parameters():
+                    parameter.requires_grad_(False)
+                losses["adversarial"] = -self.discriminator(fake).float().mean()
+                for parameter in self.discriminator.parameters():
+                    parameter.requires_grad_(True)
+                total = total + settings.adversarial * losses["adversarial"]
+        return losses | {"total": total}
+
+    def _judge(self) -> dict[str, Tensor]:
+        assert self.discriminator is not None and self._last is not None
+        real, fake = self._last
+        return {"total": discriminator_loss(self.discriminator(real).float(), self.discriminator(fake).float())}
+
+    def _in_order(self, alpha: Tensor, rgb: Tensor) -> Tensor:
+        return torch.cat([alpha, rgb] if self.alpha_first else [rgb, alpha], dim=1)
+
+    def encoder_weights(self) -> dict[str, Tensor]:
+        """The offset encoder's weights for the nodes' scale."""
+        weights = dict(self.encoder.state_dict())
+        last = max(int(key.split(".")[1]) for key in weights)
+        return weights | {f"blocks.{last}.{name}": weights[f"blocks.{last}.{name}"] / OFFSET_SCALE for name in ("weight", "bias")}
+
+
+def new_encoder(widths: tuple[int, ...]) -> OffsetEncoder:
+    """An offset encoder that starts without any offset; `widths`: channels before the first and after each convolution."""
+    encoder = OffsetEncoder(widths)
+    last = encoder.blocks[-1]
+    nn.init.normal_(last.weight, std=1e-3)
+    nn.init.zeros_(last.bias)
+    return encoder
+
+
+def new_decoder(widths: tuple[int, ...], attention: tuple[bool, ...], latent_channels: int) -> TransparentDecoder:
+    """A transparency decoder in the released layout."""
+    layout = DecoderLayout(widths, attention, resnets=2, pixel_channels=3, latent_channels=latent_channels, out_channels=4)
+    return TransparentDecoder(layout)
+
+
+def on_grey(rgba: Tensor) -> Tensor:
+    """[B, 4, H, W] -> [B, 3, H, W]: what the autoencoder sees (FACTS section 4)."""
+    return rgba[:, :3] * rgba[:, 3:] + 0.5 * (1 - rgba[:, 3:])
+
+
+def bleed(rgba: Tensor) -> Tensor:
+    """[B, 4, H, W] -> [B, 3, H, W], colour carried under the transparent parts."""
+    return bleed_rgb(rgba.movedim(1, -1)).movedim(-1, 1)
+
+
+def kept(offset: Tensor, dropout: float, draws: Draws) -> Tensor:
+    """Which of the offset is there, 0 or 1: [B, 1, h, w]. Half of what is missing are scattered cells, half whole pictures."""
+    if not dropout:
+        return offset.new_ones(1)
+    cells = (draws.uniform(draws.batch, 1, *offset.shape[2:]) >= dropout / 2)[draws.rows]
+    whole = (draws.uniform(draws.batch, 1, 1, 1) >= dropout / 2)[draws.rows]
+    return (cells & whole).to(offset)
