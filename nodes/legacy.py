@@ -102,7 +102,7 @@ class JointApply(io.ComfyNode):
             "LayeredDiffusionJointApply",
             "Layer Diffuse Joint Apply",
             "Deprecated: use LayerDiffuse Joint, and Layer Prompts. Patches an SD1.5 model to generate foreground, background and both "
-            "blended, three rows of the batch each.",
+            "blended, in sets of three rows of the batch.",
             [
                 model("SD1.5"),
                 config(legacy.JOINT, "The batch size has to be a multiple of 3."),
@@ -141,7 +141,7 @@ class CondJointApply(io.ComfyNode):
             "LayeredDiffusionCondJointApply",
             "Layer Diffuse Cond Joint Apply",
             "Deprecated: use LayerDiffuse Joint From Layer, and Layer Prompts. Patches an SD1.5 model to generate the layer that is "
-            "missing beside a given one, and both blended, two rows of the batch each.",
+            "missing beside a given one, and both blended, in sets of two rows of the batch.",
             [
                 model("SD1.5"),
                 io.Image.Input("image", tooltip="The given layer [1, H, W, 3 or 4], any size."),

@@ -217,7 +217,7 @@ def help_page(node_id: str) -> str:
     return (HELP / f"{node_id}.md").read_text(encoding="utf-8")
 
 
-# --- translations -----------------------------------------------------------------------------------------------------------------------
+# --- texts for the frontend (their translations: test_translations.py) ------------------------------------------------------------------
 
 
 def test_english_texts_are_those_of_the_nodes(all_infos: dict[str, Json], english: Json) -> None:
@@ -225,11 +225,6 @@ def test_english_texts_are_those_of_the_nodes(all_infos: dict[str, Json], englis
     differing = sorted(locales.keys(texts) ^ locales.keys(english)) or [node for node in texts if texts[node] != english[node]]
     assert not differing, f"run `python3 dev/host.py run dev/locales.py`: {differing}"
     assert (locales.LOCALES / locales.ENGLISH / locales.FILE).read_text(encoding="utf-8") == locales.render(texts)
-
-
-def test_translations_have_no_stale_texts(english: Json) -> None:
-    stale = {language: sorted(keys) for language, texts in locales.languages() if (keys := locales.keys(texts) - locales.keys(english))}
-    assert not stale
 
 
 def test_translations_mean_what_they_say() -> None:
