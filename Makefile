@@ -9,7 +9,7 @@ ARGS ?=
 HOST = $(PYTHON) dev/host.py
 export MODEL PROMPT PORT
 
-.PHONY: help demo test test-full lint bench serve host pins clean-host
+.PHONY: help demo test test-full lint bench serve thumbnails host pins clean-host
 .DEFAULT_GOAL := help
 
 help:
@@ -19,6 +19,7 @@ help:
 	@echo "make test-full   all tests"
 	@echo "make lint        ruff and the type checker"
 	@echo "make bench       time and memory"
+	@echo "make thumbnails  pictures for the template browser, made by the models"
 	@echo "make host        build ComfyUI under .comfyui/ or bring it up to date"
 	@echo "make pins        compile the locks in dev/pins (UPGRADE=1 takes newer versions)"
 	@echo "make clean-host  remove what was built under .comfyui/; models and pictures stay"
@@ -34,6 +35,9 @@ bench:
 
 serve:
 	$(HOST) run dev/serve.py $(ARGS)
+
+thumbnails:
+	$(HOST) run -m dev.thumbnails $(ARGS)
 
 test:
 	$(HOST) run -m pytest $(TESTS) -m "not full" $(ARGS)
