@@ -208,9 +208,20 @@ def test_help_pages_have_one_form(node_infos: dict[str, Json]) -> None:
             bold = [text for text in re.findall(r"\*\*(.+?)\*\*", "\n".join(lines)) if not text.endswith(".")]
             yield from (f"{node_id}: no node is called {text}" for text in bold if text not in names)
             # The frontend shows the page inside the application, where a link to another page leads nowhere.
-            yield from (f"{node_id}: links to {target}" for target in links(help_page(node_id)) if not is_elsewhere(target))
+            found = [target for target in links(help_page(node_id)) if not is_elsewhere(target)]
+            yield from (f"{node_id}: links to {target}" for target in found if target != f"pictures/{node_id}.webp")
 
     assert_none(problems())
+
+
+def test_help_pages_show_the_node_in_a_graph(node_infos: dict[str, Json]) -> None:
+    """`make help-pictures` draws them."""
+    shown = {node_id for node_id in node_infos if f"](pictures/{node_id}.webp)" in help_page(node_id)}
+    assert not node_infos.keys() - shown - WITHOUT_WORKFLOW, "show pictures/ID.webp under Wiring"
+    pictures = {path.stem: path for path in (HELP / "pictures").glob("*")}
+    assert set(pictures) == shown
+    for path in pictures.values():
+        assert path.suffix == ".webp" and path.stat().st_size < 40_000, path.name
 
 
 def help_page(node_id: str) -> str:
