@@ -9,7 +9,7 @@ ARGS ?=
 HOST = $(PYTHON) dev/host.py
 export MODEL PROMPT PORT
 
-.PHONY: help train-mini demo test test-full lint bench serve host pins clean-host
+.PHONY: help demo test test-full lint bench serve train-mini thumbnails help-pictures host pins clean-host
 .DEFAULT_GOAL := help
 
 help:
@@ -20,6 +20,8 @@ help:
 	@echo "make lint        ruff and the type checker"
 	@echo "make bench       time and memory"
 	@echo "make train-mini  train the mini family from nothing (ARGS=--help)"
+	@echo "make thumbnails  pictures for the template browser, made by the models"
+	@echo "make help-pictures  pictures of the nodes for their help pages"
 	@echo "make host        build ComfyUI under .comfyui/ or bring it up to date"
 	@echo "make pins        compile the locks in dev/pins (UPGRADE=1 takes newer versions)"
 	@echo "make clean-host  remove what was built under .comfyui/; models and pictures stay"
@@ -35,6 +37,12 @@ bench:
 
 serve:
 	$(HOST) run dev/serve.py $(ARGS)
+
+thumbnails:
+	$(HOST) run -m dev.thumbnails $(ARGS)
+
+help-pictures:
+	$(HOST) run -m dev.help_pictures $(ARGS)
 
 test:
 	$(HOST) run -m pytest $(TESTS) -m "not full" $(ARGS)

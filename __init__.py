@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
+from .lib_layerdiffuse.host.registration import register_replacements, unclaimed
 from .lib_layerdiffuse.host.weight_files import register_folder
-from .nodes import NODES
+from .nodes import NODES, legacy
 
 WEB_DIRECTORY = "./web"
 
@@ -13,9 +14,10 @@ WEB_DIRECTORY = "./web"
 class Diaphane(ComfyExtension):
     async def on_load(self) -> None:
         register_folder()
+        await register_replacements(legacy.REPLACEMENTS)
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        return NODES
+        return [*NODES, *unclaimed(legacy.NODES)]
 
 
 async def comfy_entrypoint() -> Diaphane:

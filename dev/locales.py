@@ -3,7 +3,8 @@
     python3 dev/host.py run dev/locales.py
 
 The host collects locales/LANGUAGE/nodeDefs.json of every pack (app/custom_node_manager.py). English comes from the nodes' schemas and
-is never edited by hand; the other languages are written by people and only looked at here.
+is never edited by hand. The other languages are written by people; this only brings them into the same order, takes out what is stale,
+and fills in what the same English text is called elsewhere in that language (what `mask` means is said once).
 """
 
 from __future__ import annotations
@@ -24,15 +25,21 @@ Json = dict[str, Any]
 
 LOCALES = hosts.ROOT / "locales"
 ENGLISH = "en"
+TRANSLATIONS = ("zh", "zh-TW", "ja", "ko", "fr", "es", "ru", "de", "pt-BR")
 FILE = "nodeDefs.json"
 
 
 def definitions(object_info: Mapping[str, Json]) -> Json:
-    """The texts of nodes, as /object_info describes them, in the frontend's format: outputs are keyed by index."""
+    """The texts of nodes, as /object_info describes them, in the frontend's format: outputs are keyed by index.
+
+    Of deprecated nodes no more than what they are: their ids may be another pack's, whose inputs are not ours to name.
+    """
     return {node_id: _definition(info) for node_id, info in sorted(object_info.items())}
 
 
 def _definition(info: Json) -> Json:
+    if info.get("deprecated"):
+        return {"display_name": info["display_name"], "description": info["description"]}
     inputs = {**info["input"].get("required", {}), **info["input"].get("optional", {})}
     outputs = zip(info["output_name"], info["output_tooltips"], strict=True)
     return {
@@ -54,19 +61,48 @@ def render(texts: Json) -> str:
     return json.dumps(texts, indent=2, ensure_ascii=False) + "\n"
 
 
-def keys(texts: Json, prefix: str = "") -> set[str]:
-    """The path of every text, e.g. DiaphaneBleed.inputs.image.tooltip."""
-    found: set[str] = set()
+def leaves(texts: Json, prefix: str = "") -> dict[str, Any]:
+    """{path of a text: the text}, in order."""
+    found: Json = {}
     for key, value in texts.items():
-        found |= keys(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key}
+        found |= leaves(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
     return found
 
 
+def keys(texts: Json) -> set[str]:
+    """The path of every text, e.g. DiaphaneBleed.inputs.image.tooltip."""
+    return set(leaves(texts))
+
+
 def languages() -> Iterator[tuple[str, Json]]:
-    """Every language but English, with its texts."""
-    for path in sorted(LOCALES.glob(f"*/{FILE}")):
-        if path.parent.name != ENGLISH:
-            yield path.parent.name, json.loads(path.read_text(encoding="utf-8"))
+    """Every language but English, with its texts: none for one of TRANSLATIONS that has no file."""
+    found = {path.parent.name for path in LOCALES.glob(f"*/{FILE}")}
+    for language in sorted(found.union(TRANSLATIONS) - {ENGLISH}):
+        path = LOCALES / language / FILE
+        yield language, json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def filled(english: Json, before: Json, texts: Json) -> Json:
+    """A translation in the order of `english`, without stale texts, and with what it says elsewhere for the same English text.
+
+    before: the English that `texts` was made from. A text whose English has changed is left out: it wants to be looked at.
+    """
+    made_from, now = leaves(before), leaves(texts)
+    known = {made_from[key]: text for key, text in now.items() if key in made_from}
+
+    def build(part: Json, prefix: str = "") -> Json:
+        built: Json = {}
+        for key, value in part.items():
+            path = prefix + key
+            if isinstance(value, dict):
+                built[key] = build(value, f"{path}.")
+            elif path in now and made_from.get(path) == value:
+                built[key] = now[path]
+            elif value in known:
+                built[key] = known[value]
+        return {key: value for key, value in built.items() if value != {}}
+
+    return build(english)
 
 
 def ask_host() -> Json:
@@ -91,15 +127,25 @@ def main() -> int:
         print("ComfyUI did not load the pack.", file=sys.stderr)
         return 1
     path = LOCALES / ENGLISH / FILE
-    path.parent.mkdir(parents=True, exist_ok=True)
-    changed = not path.is_file() or path.read_text(encoding="utf-8") != render(english)
-    path.write_text(render(english), encoding="utf-8", newline="\n")
-    print(f"{path.relative_to(hosts.ROOT)}: {len(english)} nodes, {'written' if changed else 'unchanged'}")
+    before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    _write(ENGLISH, english)
+    missing = False
     for language, texts in languages():
-        for what, found in (("missing", keys(english) - keys(texts)), ("stale", keys(texts) - keys(english))):
+        complete = filled(english, before, texts)
+        _write(language, complete)
+        for what, found in (("missing", keys(english) - keys(complete)), ("taken out", keys(texts) - keys(complete))):
             for key in sorted(found):
                 print(f"{language}: {what} {key}")
-    return 0
+        missing = missing or keys(english) != keys(complete)
+    return 1 if missing else 0
+
+
+def _write(language: str, texts: Json) -> None:
+    path = LOCALES / language / FILE
+    path.parent.mkdir(parents=True, exist_ok=True)
+    changed = not path.is_file() or path.read_text(encoding="utf-8") != render(texts)
+    path.write_text(render(texts), encoding="utf-8", newline="\n")
+    print(f"{path.relative_to(hosts.ROOT)}: {len(texts)} nodes, {'written' if changed else 'unchanged'}")
 
 
 if __name__ == "__main__":

@@ -33,9 +33,15 @@ Json = dict[str, Any]
 
 
 @pytest.fixture(scope="module")
-def node_infos(node_classes: dict[str, Any]) -> dict[str, Json]:
+def all_infos(node_classes: dict[str, Any]) -> dict[str, Json]:
     """The nodes by id, as the host describes them to the frontend."""
     return {node_id: node.GET_NODE_INFO_V1() for node_id, node in node_classes.items()}
+
+
+@pytest.fixture(scope="module")
+def node_infos(all_infos: dict[str, Json]) -> dict[str, Json]:
+    """Those that artists find: the deprecated ones of the older pack are only there for its workflows."""
+    return {node_id: info for node_id, info in all_infos.items() if not info.get("deprecated")}
 
 
 @pytest.fixture(scope="module")
@@ -66,12 +72,12 @@ def assert_none(problems: Iterable[str]) -> None:
 # --- nodes ------------------------------------------------------------------------------------------------------------------------------
 
 
-def test_every_node_explains_itself(node_infos: dict[str, Json]) -> None:
+def test_every_node_explains_itself(all_infos: dict[str, Json]) -> None:
     def problems() -> Iterator[str]:
-        for node_id, info in node_infos.items():
+        for node_id, info in all_infos.items():
             if not info["description"]:
                 yield f"{node_id} has no description"
-            if missing := ALIASES - set(info["search_aliases"] or ()):
+            if not info.get("deprecated") and (missing := ALIASES - set(info["search_aliases"] or ())):
                 yield f"{node_id} is not found by {sorted(missing)}"
             for input_id, _, options, _ in inputs_of(info):
                 if not options.get("tooltip"):
@@ -85,7 +91,7 @@ def test_every_node_explains_itself(node_infos: dict[str, Json]) -> None:
 
 def test_names_are_stable_and_tell_things_apart(node_classes: dict[str, Any]) -> None:
     def problems() -> Iterator[str]:
-        schemas = {node_id: node.GET_SCHEMA() for node_id, node in node_classes.items()}
+        schemas = {node_id: node.GET_SCHEMA() for node_id, node in node_classes.items() if not node.GET_SCHEMA().is_deprecated}
         names = [schema.display_name for schema in schemas.values()]
         yield from (f"{name} is the name of two nodes" for name in set(names) if names.count(name) > 1)
         for node_id, schema in schemas.items():
@@ -202,28 +208,34 @@ def test_help_pages_have_one_form(node_infos: dict[str, Json]) -> None:
             bold = [text for text in re.findall(r"\*\*(.+?)\*\*", "\n".join(lines)) if not text.endswith(".")]
             yield from (f"{node_id}: no node is called {text}" for text in bold if text not in names)
             # The frontend shows the page inside the application, where a link to another page leads nowhere.
-            yield from (f"{node_id}: links to {target}" for target in links(help_page(node_id)) if not is_elsewhere(target))
+            found = [target for target in links(help_page(node_id)) if not is_elsewhere(target)]
+            yield from (f"{node_id}: links to {target}" for target in found if target != f"pictures/{node_id}.webp")
 
     assert_none(problems())
+
+
+def test_help_pages_show_the_node_in_a_graph(node_infos: dict[str, Json]) -> None:
+    """`make help-pictures` draws them."""
+    shown = {node_id for node_id in node_infos if f"](pictures/{node_id}.webp)" in help_page(node_id)}
+    assert not node_infos.keys() - shown - WITHOUT_WORKFLOW, "show pictures/ID.webp under Wiring"
+    pictures = {path.stem: path for path in (HELP / "pictures").glob("*")}
+    assert set(pictures) == shown
+    for path in pictures.values():
+        assert path.suffix == ".webp" and path.stat().st_size < 40_000, path.name
 
 
 def help_page(node_id: str) -> str:
     return (HELP / f"{node_id}.md").read_text(encoding="utf-8")
 
 
-# --- translations -----------------------------------------------------------------------------------------------------------------------
+# --- texts for the frontend (their translations: test_translations.py) ------------------------------------------------------------------
 
 
-def test_english_texts_are_those_of_the_nodes(node_infos: dict[str, Json], english: Json) -> None:
-    texts = locales.definitions(node_infos)
+def test_english_texts_are_those_of_the_nodes(all_infos: dict[str, Json], english: Json) -> None:
+    texts = locales.definitions(all_infos)
     differing = sorted(locales.keys(texts) ^ locales.keys(english)) or [node for node in texts if texts[node] != english[node]]
     assert not differing, f"run `python3 dev/host.py run dev/locales.py`: {differing}"
     assert (locales.LOCALES / locales.ENGLISH / locales.FILE).read_text(encoding="utf-8") == locales.render(texts)
-
-
-def test_translations_have_no_stale_texts(english: Json) -> None:
-    stale = {language: sorted(keys) for language, texts in locales.languages() if (keys := locales.keys(texts) - locales.keys(english))}
-    assert not stale
 
 
 def test_translations_mean_what_they_say() -> None:

@@ -1,0 +1,114 @@
+"""Pictures for the help pages: every node in a graph, as the real frontend draws it. `make help-pictures`
+
+A node is shown with its neighbours in the first bundled workflow that uses it. The pictures go to web/docs/pictures/ID.webp; the pages
+show them under "Wiring".
+"""
+
+from __future__ import annotations
+
+import copy
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from dev import bundled
+from dev import host as hosts
+from dev.frontend import Frontend, FrontendError, ensure_browser
+from dev.server import ComfyServer, ServerError, stage, unstage
+
+Json = dict[str, Any]
+
+HELP = hosts.ROOT / "web" / "docs"
+FOLDER = HELP / "pictures"
+SCALE = 0.75
+# Between columns and between the nodes of a column.
+GAP_X, GAP_Y, TITLE = 70, 50, 30
+# A picture belongs into the graph at its right or left; what it shows is no part of the lesson.
+LOWEST = {"SaveImage": 80, "DiaphanePreview": 130, "PreviewImage": 60, "LoadImage": 110}
+
+
+def main() -> int:
+    if ensure_browser() is None:
+        print("No browser found. Install Chromium or Google Chrome, or set CHROME_BIN.", file=sys.stderr)
+        return 1
+    stages = hosts.HOME / "stages"
+    stages.mkdir(parents=True, exist_ok=True)
+    base = Path(tempfile.mkdtemp(prefix="help-", dir=stages))
+    try:
+        stage(base, {hosts.PACK: hosts.ROOT})
+        name_models(base / "models")
+        bundled.draw_cut_out(base / "input" / bundled.EXAMPLE, 128, 96)
+        with ComfyServer(base) as server, Frontend(server.url) as frontend:
+            for page in sorted(HELP.glob("*.md")):
+                workflow = excerpt(page.stem)
+                if workflow is None:
+                    print(f"{page.stem}: no workflow uses it", flush=True)
+                    continue
+                path = draw(frontend, page.stem, workflow)
+                print(f"{path.relative_to(hosts.ROOT)}: {path.stat().st_size / 1000:.0f} kB", flush=True)
+    except (hosts.HostError, ServerError, FrontendError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    finally:
+        unstage(base)
+    return 0
+
+
+def name_models(folder: Path) -> None:
+    """Empty files under the names of the models: what is missing would be framed in red."""
+    for name in bundled.names():
+        for model in (model for node in bundled.read(name)["nodes"] for model in node["properties"].get("models", [])):
+            path = folder / model["directory"] / model["name"]
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+
+
+def draw(frontend: Frontend, node_type: str, workflow: Json) -> Path:
+    """Saves the picture of one node."""
+    frontend.load(workflow)
+    path = FOLDER / f"{node_type}.webp"
+    with Image.open(frontend.screenshot(path.with_suffix(".png"), scale=SCALE)) as picture:
+        picture.convert("RGB").save(path, lossless=True, quality=100, method=6)
+    path.with_suffix(".png").unlink()
+    return path
+
+
+def excerpt(node_type: str) -> Json | None:
+    """The node and its neighbours out of the first workflow that uses it, put close together; None if no workflow does."""
+    for name in bundled.names():
+        workflow = bundled.read(name)
+        node = next((node for node in workflow["nodes"] if node["type"] == node_type), None)
+        if node is not None:
+            return _around(node, workflow)
+    return None
+
+
+def _around(node: Json, workflow: Json) -> Json:
+    near = [link for link in workflow["links"] if node["id"] in (link[1], link[3])]
+    before = dict.fromkeys(link[1] for link in near if link[3] == node["id"])
+    after = dict.fromkeys(link[3] for link in near if link[1] == node["id"])
+    kept = {link[0] for link in near}
+    nodes = {item["id"]: copy.deepcopy(item) for item in workflow["nodes"]}
+    columns = [[nodes[item] for item in ids] for ids in (before, [node["id"]], after) if ids]
+    left = 0.0
+    for column in columns:
+        top = 0.0
+        for item in column:
+            item["size"] = [item["size"][0], min(item["size"][1], LOWEST.get(item["type"], item["size"][1]))]
+            item["pos"] = [left, top]
+            top += item["size"][1] + TITLE + GAP_Y
+        left += max(item["size"][0] for item in column) + GAP_X
+    shown = [item for column in columns for item in column]
+    for item in shown:
+        for entry in item.get("inputs") or []:
+            entry["link"] = entry["link"] if entry.get("link") in kept else None
+        for entry in item.get("outputs") or []:
+            entry["links"] = [link for link in entry.get("links") or [] if link in kept]
+    return {**workflow, "nodes": shown, "links": near, "groups": []}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,164 @@
+"""What the deprecated nodes of the older pack need beyond the new ones: given layers as latents, a prompt for each layer that the model
+itself carries, and decoding without a VAE at hand.
+"""
+
+from __future__ import annotations
+
+import math
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, cast
+
+import comfy.conds
+import torch
+from comfy.model_patcher import ModelPatcher
+from comfy.patcher_extension import WrappersMP
+from comfy.sd import VAE
+from comfy.utils import repeat_to_batch_size
+from torch import Tensor
+
+from ..errors import DiaphaneError
+from ..pixels.fit import CROP, fit_to
+from ..pixels.straight import with_alpha
+from ..weights.catalogue import Family
+from . import conditional, joint
+from .deltas import apply_deltas
+from .extra_channels import Extra
+from .families import require_family
+from .layers import BACKGROUND, FOREGROUND
+from .transparency import decode_rgba
+from .transparent import ATTENTION, CONV, make_transparent
+from .weight_files import transparency_decoder, weights_for
+
+LATENT_CHANNELS = 4  # of SD1.5 and SDXL, the only families that the older pack knew
+
+# What the older pack's workflows have saved in their combos, and what it means.
+APPLY = {
+    "SDXL, Attention Injection": (Family.SDXL, ATTENTION),
+    "SDXL, Conv Injection": (Family.SDXL, CONV),
+    "SD15, Attention Injection, attn_sharing": (Family.SD15, ATTENTION),
+}
+JOINT = ["SD15, attn_sharing, Batch size (3N)"]
+COND_JOINT = {
+    "SD15, Foreground, attn_sharing, Batch size (2N)": FOREGROUND,
+    "SD15, Background, attn_sharing, Batch size (2N)": BACKGROUND,
+}
+GIVEN = {"SDXL, Foreground": FOREGROUND, "SDXL, Background": BACKGROUND}
+VERSIONS = {"SD15": Family.SD15, "SDXL": Family.SDXL}
+
+_OTHER_LAYER = {FOREGROUND: BACKGROUND, BACKGROUND: FOREGROUND}
+
+
+def apply_transparent(model: ModelPatcher, config: str, weight: float) -> ModelPatcher:
+    """A clone of `model` that generates transparent pictures. Raises DiaphaneError if config and model are of different families."""
+    family, method = APPLY[config]
+    others = {other: f"Set config to {name}." for name, (other, _) in APPLY.items() if other is not family}
+    require_family(model, "Layer Diffuse Apply", {**others, family: None})
+    return make_transparent(model, method=method, weight=weight)
+
+
+def apply_joint(model: ModelPatcher, prompts: Sequence[Any]) -> ModelPatcher:
+    """A clone of `model` that generates sets of foreground, background and both blended.
+
+    prompts: a CONDITIONING or None for each of the three, which takes the place of the positive prompt's text in that layer.
+    """
+    require_family(model, "Layer Diffuse Joint Apply", {Family.SD15: None, Family.SDXL: "Use Layer Diffuse Apply."})
+    return _prompted(joint.make_joint(model), prompts)
+
+
+def apply_joint_from_layer(model: ModelPatcher, image: Tensor, config: str, prompts: Sequence[Any]) -> ModelPatcher:
+    """A clone of `model` that generates the layer that is missing beside `image` [1, H, W, 3 or 4], and both blended."""
+    require_family(model, "Layer Diffuse Cond Joint Apply", {Family.SD15: None, Family.SDXL: "Use Layer Diffuse Cond Apply."})
+    return _prompted(joint.make_joint_from_layer(model, with_alpha(image), COND_JOINT[config]), prompts)
+
+
+def apply_blend(model: ModelPatcher, latent: Mapping[str, Any], config: str, weight: float) -> ModelPatcher:
+    """A clone of `model` that generates whole pictures around or behind a given layer, which is a LATENT here."""
+    family = require_family(
+        model, "Layer Diffuse Cond Apply", {Family.SDXL: None, Family.SD15: "Use Layer Diffuse Cond Joint Apply with the picture itself."}
+    )
+    with weights_for(model, family, conditional.ROLE_FOR_GIVEN[GIVEN[config]]) as weights:
+        return apply_deltas(model, weights, weight=weight, extra=_seen_by(model, latent))
+
+
+def apply_extract(model: ModelPatcher, latent: Mapping[str, Any], blended: Mapping[str, Any], config: str, weight: float) -> ModelPatcher:
+    """A clone of `model` that generates the other layer of a blended picture; config says which one `latent` is."""
+    family = require_family(
+        model, "Layer Diffuse Diff Apply", {Family.SDXL: None, Family.SD15: "Use Layer Diffuse Cond Joint Apply with the picture itself."}
+    )
+    with weights_for(model, family, conditional.ROLE_FOR_WANTED[_OTHER_LAYER[GIVEN[config]]]) as weights:
+        return apply_deltas(model, weights, weight=weight, extra=_seen_by(model, latent, blended))
+
+
+def decode(samples: Tensor, images: Tensor, version: str, at_once: int) -> Tensor:
+    """Colour and alpha of decoded pictures: latents [B, 4, h, w], images [B, H, W, 3] -> [B, H, W, 4] in [0, 1], straight alpha.
+
+    at_once: how many pictures are decoded together at most. Raises DiaphaneError for latents of another kind or number.
+    """
+    if samples.ndim != 4 or samples.shape[1] != LATENT_CHANNELS:
+        raise DiaphaneError(
+            f"Layer Diffuse Decode works with latents [B, {LATENT_CHANNELS}, h, w] of SD1.5 and SDXL models, got {list(samples.shape)}. "
+            "Use Transparent VAE Decode for Flux."
+        )
+    if len(samples) != len(images):
+        raise DiaphaneError(
+            f"Got {len(images)} images and {len(samples)} latents. Connect the images that were decoded from these latents."
+        )
+    pixels = with_alpha(images)[..., :3]
+    decoder = transparency_decoder(cast(VAE, _NoVAE()), VERSIONS[version])
+    pairs = zip(pixels.split(at_once), samples.split(at_once), strict=True)
+    return torch.cat([decode_rgba(decoder, pixel, latent) for pixel, latent in pairs])
+
+
+class _NoVAE:
+    """Stands in for the VAE, which those nodes do not ask for: as networks live with their VAE, this one's is gone after the run."""
+
+    latent_channels = LATENT_CHANNELS
+
+
+def _seen_by(model: ModelPatcher, *latents: Mapping[str, Any]) -> Extra:
+    """LATENTs as the model sees them beside the noise, all at the size and number of the first and the most."""
+    tensors = [latent["samples"] for latent in latents]
+    needed = model.model.latent_format.latent_channels
+    if wrong := [list(tensor.shape) for tensor in tensors if tensor.ndim != 4 or tensor.shape[1] != needed]:
+        raise DiaphaneError(f"A given latent has the shape {wrong[0]}, [B, {needed}, h, w] is needed. Encode it with the model's own VAE.")
+    count = max(map(len, tensors))
+    height, width = tensors[0].shape[2:]
+    fitted = [fit_to(tensor, height, width, CROP) for tensor in tensors]
+    return Extra(torch.cat([model.model.process_latent_in(repeat_to_batch_size(tensor, count)) for tensor in fitted], dim=1))
+
+
+# --- prompts of layers ------------------------------------------------------------------------------------------------------------------
+
+
+def _prompted(patched: ModelPatcher, prompts: Sequence[Any]) -> ModelPatcher:
+    """`patched`, a clone that we own, with texts of its own for some of its layers."""
+    texts = [None if prompt is None else prompt[0][0][:1] for prompt in prompts]
+    if any(text is not None for text in texts):
+        patched.add_wrapper_with_key(WrappersMP.CALC_COND_BATCH, f"diaphane.{uuid.uuid4().hex}", LayerTexts(texts))
+    return patched
+
+
+class LayerTexts:
+    """Texts [1, T, D] that take the place of the positive prompt's in the rows of their layers (FACTS section 6)."""
+
+    def __init__(self, texts: Sequence[Tensor | None]):
+        self.texts = texts
+
+    def __call__(self, executor: Callable[..., Any], model: Any, conds: list[Any], x: Tensor, *args: Any) -> Any:
+        positive = None if conds[0] is None else [self._given_to(entry) for entry in conds[0]]
+        return executor(model, [positive, *conds[1:]], x, *args)
+
+    def _given_to(self, entry: dict[str, Any]) -> dict[str, Any]:
+        text = self.rows(entry["model_conds"]["c_crossattn"].cond)
+        return {**entry, "model_conds": {**entry["model_conds"], "c_crossattn": comfy.conds.CONDCrossAttn(text)}}
+
+    def rows(self, base: Tensor) -> Tensor:
+        """One text per row of the batch [n, T, D], n layers or a multiple of that. Unequal lengths are repeated to a common one."""
+        length = math.lcm(base.shape[1], *(text.shape[1] for text in self.texts if text is not None))
+        layers = len(self.texts)
+        rows = repeat_to_batch_size(base, math.lcm(len(base), layers)).repeat(1, length // base.shape[1], 1)
+        for layer, text in enumerate(self.texts):
+            if text is not None:
+                rows[layer::layers] = text.to(rows).repeat(1, length // text.shape[1], 1)
+        return rows
