@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -24,6 +24,24 @@ class Layer:
     y: int = 0
 
 
+@dataclass(frozen=True)
+class Layers:
+    """Layers on a canvas of a size, the lowest first."""
+
+    height: int
+    width: int
+    layers: tuple[Layer, ...]
+
+    def flatten(self, top: int = 0, rows: int | None = None) -> Tensor:
+        """The finished picture; see `composite`."""
+        return composite(self.layers, self.height, self.width, top, rows)
+
+    def one(self, index: int) -> Layers:
+        """The layers of one picture of the batch."""
+        chosen = (replace(layer, image=layer.image[min(index, len(layer.image) - 1)][None]) for layer in self.layers)
+        return replace(self, layers=tuple(chosen))
+
+
 def over(behind: Tensor, source: Tensor, mode: str = NORMAL, opacity: float = 1.0) -> Tensor:
     """One picture over another of the same size: [B, H, W, 3 or 4] each -> [B, H, W, channels of `behind`], straight alpha.
 
@@ -41,24 +59,32 @@ def over(behind: Tensor, source: Tensor, mode: str = NORMAL, opacity: float = 1.
     return torch.where(alpha > 0.0, result, behind)
 
 
-def composite(layers: Sequence[Layer], height: int, width: int, background: Tensor | None = None) -> Tensor:
-    """Layers, bottom to top, on a background or on nothing -> [B, height, width, 4], or 3 channels on an opaque background.
+def composite(layers: Sequence[Layer], height: int, width: int, top: int = 0, rows: int | None = None) -> Tensor:
+    """Layers, the lowest first -> [B, height, width, 3 or 4], float32, straight alpha, on the lowest layer's device.
 
-    background: [B, height, width, 3 or 4]. What sticks out of the canvas is cut. The input tensors stay as they are.
+    What sticks out of the canvas is cut. If the lowest layer fills the canvas it is the background, kept as it is: the result is opaque
+    if it is. top, rows: only that strip of the picture, which is then [B, rows, width, ...].
     Raises DiaphaneError for batches that do not go together.
     """
-    pictures = [layer.image for layer in layers] + ([] if background is None else [background])
-    count = common_batch(pictures)
-    if background is None:
-        background = torch.zeros(1, height, width, 4, dtype=pictures[0].dtype, device=pictures[0].device)
-    canvas = background.expand(count, -1, -1, -1).clone()
+    rows = height if rows is None else rows
+    count = common_batch([layer.image for layer in layers])
+    lowest = layers[0]
+    if _fills(lowest, height, width):
+        canvas = lowest.image[:, top : top + rows].float().expand(count, -1, -1, -1).clone()
+        layers = layers[1:]
+    else:
+        canvas = torch.zeros(count, rows, width, 4, device=lowest.image.device)
     for layer in layers:
-        paint(canvas, layer)
+        paint(canvas, layer, top)
     return canvas
 
 
+def _fills(layer: Layer, height: int, width: int) -> bool:
+    return layer.mode == NORMAL and layer.opacity == 1.0 and (layer.x, layer.y, *layer.image.shape[1:3]) == (0, 0, height, width)
+
+
 def paint(canvas: Tensor, layer: Layer, top: int = 0) -> None:
-    """Put a layer on the canvas [B, H, W, 3 or 4], in place. top: the row of the picture that the canvas begins with."""
+    """Put a layer on the canvas [B, rows, W, 3 or 4], in place. top: the row of the picture that the canvas begins with."""
     y, (layer_height, layer_width) = layer.y - top, layer.image.shape[1:3]
     first_row, last_row = max(0, y), min(canvas.shape[1], y + layer_height)
     first_column, last_column = max(0, layer.x), min(canvas.shape[2], layer.x + layer_width)

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..errors import DiaphaneError
 from .bleed import bleed_rgb
 
 TRACE = 1e-3  # colour counts for a little even where there is no inside, as in lines one pixel wide
@@ -36,9 +37,27 @@ def _least(x: Tensor, radius: int) -> Tensor:
 
 
 def alpha_levels(rgba: Tensor, black: float = 0.0, white: float = 1.0, gamma: float = 1.0) -> Tensor:
-    """Alpha up to `black` becomes 0, from `white` on 1 (black < white). Above 1, gamma makes what lies between more opaque."""
+    """Alpha up to `black` becomes 0, from `white` on 1. Above 1, gamma makes what lies between more opaque.
+
+    Raises DiaphaneError unless black < white.
+    """
+    if black >= white:
+        raise DiaphaneError(f"Repair Alpha needs black below white, got black {black:g} and white {white:g}. Lower black or raise white.")
     alpha = ((rgba[..., 3:4] - black) / (white - black)).clamp(0.0, 1.0) ** (1.0 / gamma)
     return torch.cat((rgba[..., :3], alpha), dim=-1)
+
+
+def keep_extremes(resized: Tensor, alpha: Tensor, reach: int = 2) -> Tensor:
+    """Take from an enlarged alpha what its making may have added far from any edge: what is wholly there or not stays so.
+
+    resized [B, H, W], alpha [B, h, w] that it was made from, reach: pixels of `alpha` that an edge acts across. -> [B, H, W]
+    """
+    size = resized.shape[1:]
+    nothing, everything = (
+        F.interpolate(x[:, None].float(), size=size, mode="nearest")[:, 0] > 0.5
+        for x in (_greatest(alpha, reach) <= 0.0, _least(alpha, reach) >= 1.0)
+    )
+    return resized.masked_fill(nothing, 0.0).masked_fill(everything, 1.0)
 
 
 def trim(rgba: Tensor, margin: int = 0, threshold: float = 0.0) -> tuple[Tensor, int, int]:

@@ -153,7 +153,9 @@ def test_an_opaque_background_gives_what_opaque_rgba_gives(mode: str) -> None:
 def test_layers_are_cut_at_the_canvas_and_keep_the_rest_bit_identical() -> None:
     background = picture(20, 30, seed=10)[..., :3]
     kept = background.clone()
-    result = composite([Layer(picture(8, 8, seed=11), x=26, y=-3), Layer(picture(4, 4), x=99)], 20, 30, background)
+    layers = [Layer(background), Layer(picture(8, 8, seed=11), x=26, y=-3), Layer(picture(4, 4), x=99)]
+    result = composite(layers, 20, 30)
+    assert torch.equal(torch.cat([composite(layers, 20, 30, top, 7) for top in (0, 7, 14)], dim=1), result)
     assert torch.equal(background, kept)
     touched = (result != background).any(dim=-1)[0]
     assert touched.any() and not touched[5:].any() and not touched[:, :26].any()
