@@ -120,7 +120,8 @@ def upscale_model(scale: int, with_patcher: bool = True) -> Any:
 
 
 def grid(side: int) -> tuple[Tensor, Tensor]:
-    return torch.meshgrid(torch.linspace(-1, 1, side), torch.linspace(-1, 1, side), indexing="ij")
+    line = torch.linspace(-1, 1, side)
+    return line[:, None].expand(side, side), line.expand(side, side)
 
 
 def soft_disc() -> Tensor:
