@@ -17,6 +17,7 @@ import numpy as np
 from comfy.cli_args import args
 from PIL import Image
 
+from ..errors import DiaphaneError
 from ..pixels.composite import Layers, common_batch
 from .flat_picture import flat_bytes, reduced, to_bytes
 from .openraster import COMPRESS_LEVEL, text_chunks, write_openraster
@@ -84,8 +85,13 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
 def _writer(form: str) -> Writer:
     if form == OPENRASTER:
         return write_openraster
-    from .psd import write_psd  # psd-tools takes a while to import
-
+    try:
+        from .psd import write_psd  # psd-tools takes a while to import
+    except ModuleNotFoundError as error:
+        raise DiaphaneError(
+            f"PSD files need the Python package psd-tools, but {error.name} is missing. Install Diaphane's requirements.txt, "
+            "or set format to OpenRaster."
+        ) from error
     return write_psd
 
 

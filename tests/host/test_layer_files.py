@@ -182,6 +182,13 @@ def test_nothing_is_left_of_a_file_that_could_not_be_written(
     assert not list((base_directory / "output" / f"full_{form}").iterdir())
 
 
+def test_says_what_a_psd_needs(stack: Any, pack: ModuleType, saved: Callable[..., list[Path]], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, f"{pack.__name__}.lib_layerdiffuse.host.psd", raising=False)
+    monkeypatch.setitem(sys.modules, "psd_tools.psd", None)
+    with pytest.raises(Exception, match="psd-tools, but psd_tools.psd is missing. Install .* set format to OpenRaster"):
+        saved(stack, "PSD", "psd/without")
+
+
 def test_files_stay_in_the_output_folder(stack: Any, saved: Callable[..., list[Path]], base_directory: Path) -> None:
     for prefix in ("../outside", "/tmp/outside", "a/../../outside"):
         with pytest.raises(Exception, match="outside the output folder"):
