@@ -15,6 +15,7 @@ from dev.stand_ins.swap import swap_workflow
 Json = dict[str, Any]
 
 FOLDER = ROOT / "workflows"
+BLUEPRINTS = ROOT / "subgraphs"
 FAMILIES = {"sdxl": "SDXL", "sd15": "SD1.5", "flux": "Flux"}
 # What the workflows' Load Image nodes name: ComfyUI ships a picture of this name.
 EXAMPLE = "example.png"
@@ -42,12 +43,12 @@ def on_stand_ins(name: str) -> Json:
 
 
 def shrunk(prompt: Json, width: int, height: int, steps: int) -> Json:
-    """A prompt for a small picture and few steps, otherwise the same."""
+    """A prompt for a small picture and few steps, otherwise the same. What comes through a link stays."""
     small = copy.deepcopy(prompt)
     for node in small.values():
-        node["inputs"].update(
-            {key: value for key, value in (("width", width), ("height", height), ("steps", steps)) if key in node["inputs"]}
-        )
+        for key, value in (("width", width), ("height", height), ("steps", steps)):
+            if isinstance(node["inputs"].get(key), int):
+                node["inputs"][key] = value
     return small
 
 

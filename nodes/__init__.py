@@ -7,14 +7,19 @@ from comfy_api.latest import io
 from . import (
     bleed,
     blend,
+    composite,
     empty_layers,
     extract,
     joint,
     layer_prompts,
+    place_layer,
     preview,
+    repair,
+    save_layers,
     split_layers,
     transparent,
     transparent_vae,
+    upscale,
     vae_decode,
     vae_encode,
 )
@@ -32,5 +37,10 @@ MODULES = (
     split_layers,
     bleed,
     preview,
+    place_layer,
+    composite,
+    upscale,
+    repair,
+    save_layers,
 )
 NODES: list[type[io.ComfyNode]] = [node for module in MODULES for node in module.NODES]

@@ -5,12 +5,14 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..lib_layerdiffuse.host.families import FAMILY_CHOICES
+from ..lib_layerdiffuse.host.layer_stack import SOCKET
 from ..lib_layerdiffuse.host.layers import BACKGROUND, CHOICES, FOREGROUND
 from ..lib_layerdiffuse.host.transparency import OFFSET_SCALE, PASS_CHOICES
 from ..lib_layerdiffuse.host.weight_files import AUTO, file_choices
 from ..lib_layerdiffuse.pixels.fit import CROP, FITS
 
 CATEGORY = "layerdiffuse"
+LAYERS = io.Custom(SOCKET)
 ALIASES = ["LayerDiffuse", "Layer Diffuse", "transparent", "RGBA", "alpha"]
 
 
@@ -132,3 +134,9 @@ def layers(with_auto: bool = False) -> io.Combo.Input:
         + "All three for LayerDiffuse Joint; background, blended where a foreground is given; foreground, blended where a background is; "
         "foreground alone for LayerDiffuse Transparent.",
     )
+
+
+def growing_layers(tooltip: str) -> io.Autogrow.Input:
+    """One input more than is connected: layer0, layer1, …"""
+    layer = io.MultiType.Input("layer", types=[io.Image, LAYERS], tooltip=tooltip)
+    return io.Autogrow.Input("layers", template=io.Autogrow.TemplatePrefix(layer, prefix="layer", min=1, max=50), tooltip=tooltip)

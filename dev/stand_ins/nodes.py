@@ -7,6 +7,7 @@ from typing_extensions import override
 
 from .models import build_clip, build_controlnet, build_model
 from .shapes import FAMILIES
+from .upscaler import Upscaler
 from .vae import build_vae
 
 _CATEGORY = "layerdiffuse/stand-ins"
@@ -115,7 +116,24 @@ class Control(io.ComfyNode):
         return io.NodeOutput(build_controlnet(family, seed))
 
 
+class UpscaleModel(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="StandInUpscaler",
+            display_name="Stand-In Upscale Model",
+            category=_CATEGORY,
+            description="Bicubic enlargement, in the place of Load Upscale Model.",
+            inputs=_inputs(),
+            outputs=[io.UpscaleModel.Output(display_name="UPSCALE_MODEL", tooltip="Enlarges four times.")],
+        )
+
+    @classmethod
+    def execute(cls, family: str, seed: int) -> io.NodeOutput:
+        return io.NodeOutput(Upscaler())
+
+
 class StandIns(ComfyExtension):
     @override
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        return [Checkpoint, DiffusionModel, TextEncoders, Autoencoder, Control]
+        return [Checkpoint, DiffusionModel, TextEncoders, Autoencoder, Control, UpscaleModel]

@@ -15,6 +15,7 @@ STAND_INS = {
     "DualCLIPLoader": "StandInCLIP",
     "VAELoader": "StandInVAE",
     "ControlNetLoader": "StandInControlNet",
+    "UpscaleModelLoader": "StandInUpscaler",
 }
 LORA_LOADERS = ("LoraLoader", "LoraLoaderModelOnly")
 LORAS = {"SDXL": "stand_in_lora_sdxl.safetensors", "SD1.5": "stand_in_lora_sd15.safetensors"}

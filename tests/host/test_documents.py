@@ -20,7 +20,7 @@ README = ROOT / "README.md"
 WORKFLOWS = sorted((ROOT / "workflows").glob("*.json"))
 DOCUMENTS = [README, ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md", *sorted(HELP.rglob("*.md"))]
 # Nodes whose workflow is still to come.
-WITHOUT_WORKFLOW = {"DiaphaneBleed", "DiaphaneVAE"}
+WITHOUT_WORKFLOW = {"DiaphaneBleed"}
 ALIASES = {"LayerDiffuse", "transparent", "RGBA", "alpha"}
 
 CODE_BLOCK = re.compile(r"^[ \t]*```.*?^[ \t]*```", re.MULTILINE | re.DOTALL)

@@ -18,6 +18,7 @@ from comfy_extras.nodes_clip_sdxl import CLIPTextEncodeSDXL
 from comfy_extras.nodes_custom_sampler import BasicGuider, BasicScheduler, KSamplerSelect, RandomNoise, SamplerCustomAdvanced
 from comfy_extras.nodes_flux import CLIPTextEncodeFlux, FluxGuidance
 from comfy_extras.nodes_model_advanced import ModelSamplingFlux
+from comfy_extras.nodes_upscale_model import UpscaleModelLoader
 from safetensors import safe_open
 from torch import Tensor
 
@@ -82,6 +83,7 @@ def test_entry_point_offers_loaders_with_the_outputs_of_the_host() -> None:
         "StandInCLIP": core.DualCLIPLoader,
         "StandInVAE": core.VAELoader,
         "StandInControlNet": core.ControlNetLoader,
+        "StandInUpscaler": UpscaleModelLoader,
     }
     assert loaders.keys() == expected.keys()
     for name, node in loaders.items():

@@ -22,6 +22,11 @@ NODES = {
     "DiaphaneSplitLayers",
     "DiaphaneBleed",
     "DiaphanePreview",
+    "DiaphanePlaceLayer",
+    "DiaphaneComposite",
+    "DiaphaneUpscale",
+    "DiaphaneRepair",
+    "DiaphaneSaveLayers",
 }
 
 

@@ -14,7 +14,7 @@ LIBRARY = ROOT / "lib_layerdiffuse"
 
 # The host's top-level modules that a node pack may meet.
 HOST = {"comfy", "comfy_api", "comfy_execution", "comfy_extras", "execution", "folder_paths", "latent_preview", "node_helpers", "server"}
-THIRD_PARTY = {"torch", "safetensors", "numpy", "PIL", "einops", "huggingface_hub", "filelock"}
+THIRD_PARTY = {"torch", "safetensors", "numpy", "PIL", "einops", "huggingface_hub", "filelock", "psd_tools"}
 FORBIDDEN = {"diffusers", "cv2"}
 
 MAY_IMPORT = {
@@ -25,11 +25,11 @@ MAY_IMPORT = {
 }
 
 
-def imported(path: Path) -> set[str]:
-    """Dotted names of all that a file imports, relative ones resolved from the repository's root."""
+def imported(path: Path, statement: ast.stmt | None = None) -> set[str]:
+    """Dotted names of all that a file, or one of its imports, imports; relative ones resolved from the repository's root."""
     package = path.relative_to(ROOT).parent.parts
     names = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in [statement] if statement else ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -77,6 +77,14 @@ def test_no_conflicting_dependency(path: Path) -> None:
 def test_nodes_know_the_host_part_and_pixels_only(path: Path) -> None:
     parts = {name.split(".")[1] for name in imported(path) if name.startswith("lib_layerdiffuse.")}
     assert parts <= {"host", "pixels", "errors"}
+
+
+@pytest.mark.parametrize("path", own_files(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_psd_tools_is_imported_only_when_a_psd_is_written(path: Path) -> None:
+    writer = LIBRARY / "host" / "psd.py"
+    at_once = {name for statement in ast.parse(path.read_text(encoding="utf-8")).body for name in imported(path, statement)}
+    assert path == writer or not {name for name in at_once if name.startswith("psd_tools")}
+    assert "lib_layerdiffuse.host.psd" not in at_once
 
 
 def test_requirements_name_neither_diffusers_nor_opencv() -> None:

@@ -1,0 +1,39 @@
+"""From tensors to 8-bit pictures, without a second copy of a large picture in floating point."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ..pixels.composite import Layers
+
+ROWS = 256  # of a picture that are worked on at a time
+
+
+def to_bytes(pixels: Tensor) -> np.ndarray:
+    """[H, W, C] in [0, 1] -> the same in 0 to 255, rounded, on the CPU."""
+    result = torch.empty(pixels.shape, dtype=torch.uint8)
+    for target, part in zip(result.split(ROWS), pixels.split(ROWS), strict=True):
+        target.copy_((part.float() * 255.0 + 0.5).clamp(0.0, 255.0))
+    return result.numpy()
+
+
+def flat_bytes(layers: Layers) -> np.ndarray:
+    """The first picture of a batch of layers, flattened strip by strip: [H, W, 3 or 4] in 0 to 255, straight alpha."""
+    first = layers.one(0)
+    strips = (first.flatten(top, min(ROWS, layers.height - top))[0] for top in range(0, layers.height, ROWS))
+    strip = to_bytes(next(strips))
+    flat = np.empty((layers.height, layers.width, strip.shape[2]), np.uint8)
+    flat[: len(strip)] = strip
+    for index, pixels in enumerate(strips, start=1):
+        flat[index * ROWS : (index + 1) * ROWS] = to_bytes(pixels)
+    return flat
+
+
+def reduced(picture: np.ndarray, side: int) -> Image.Image:
+    """A picture that fits into a square, never enlarged."""
+    image = Image.fromarray(picture)
+    image.thumbnail((side, side), Image.Resampling.LANCZOS)
+    return image

@@ -1,0 +1,76 @@
+"""Layers on their way between nodes: what sockets carry, collected into one stack."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..errors import DiaphaneError
+from ..pixels.composite import Layer, Layers, common_batch
+from ..pixels.straight import with_alpha
+
+SOCKET = "DIAPHANE_LAYERS"
+BACKGROUND_NAME = "Background"
+
+
+def in_order(grown: Mapping[str, Tensor | Layers] | None) -> list[Tensor | Layers]:
+    """What is connected to inputs that grow (layer0, layer1, …), by their numbers."""
+    found = grown or {}
+    return [found[key] for key in sorted(found, key=lambda key: (len(key), key)) if found[key] is not None]
+
+
+def stacked(lowest: Tensor | Layers | None, others: Iterable[Tensor | Layers], area: Tensor | None = None) -> Layers:
+    """One stack of pictures and stacks; the first of them gives the size of the canvas.
+
+    area: mask [B or 1, h, w] of the canvas; `others` appear only where it is 1. Raises DiaphaneError if there is nothing, or if
+    batches do not go together.
+    """
+    above = [as_layers(item) for item in others]
+    below = [] if lowest is None else [as_layers(lowest)]
+    if not below + above:
+        raise DiaphaneError("There are no layers to put together. Connect a picture, Place Layer, or the layers of Composite Layers.")
+    canvas = (below + above)[0]
+    new = [layer for stack in above for layer in stack.layers]
+    if area is not None:
+        new = [confined(layer, area, canvas.height, canvas.width) for layer in new]
+    result = replace(canvas, layers=tuple([layer for stack in below for layer in stack.layers] + new))
+    common_batch([layer.image for layer in result.layers])
+    return result
+
+
+def as_layers(item: Tensor | Layers) -> Layers:
+    """A picture [B, H, W, C] as a stack of one layer in its place; a stack as it is."""
+    if isinstance(item, Layers):
+        return item
+    image = item if item.ndim == 4 and item.shape[-1] == 3 else with_alpha(item)
+    return Layers(image.shape[1], image.shape[2], (Layer(image),))
+
+
+def confined(layer: Layer, area: Tensor, height: int, width: int) -> Layer:
+    """A layer that is there only where the area is, a mask [B or 1, h, w] that is brought to the size of the canvas."""
+    area = area.reshape(-1, 1, *area.shape[-2:]).float()
+    if area.shape[2:] != (height, width):
+        area = F.interpolate(area, size=(height, width), mode="bilinear", align_corners=False)
+    image = with_alpha(layer.image)
+    common_batch([image, area])
+    # Pad or cut the area to the layer's place.
+    right, bottom = layer.x + image.shape[2] - width, layer.y + image.shape[1] - height
+    here = F.pad(area, (-layer.x, right, -layer.y, bottom))[:, 0, :, :, None].to(image)
+    alpha = image[..., 3:4] * here
+    image = image.expand(len(alpha), -1, -1, -1).clone()
+    image[..., 3:4] = alpha
+    return replace(layer, image=image)
+
+
+def named(layers: Layers, names: Sequence[str]) -> Layers:
+    """Every layer with a name: that of its line, else its own, else its number. Characters that no file can hold are left out."""
+    lines = [*names, *[""] * len(layers.layers)]
+    renamed = []
+    for index, (layer, line) in enumerate(zip(layers.layers, lines, strict=False)):
+        usual = BACKGROUND_NAME if index == 0 and layer.image.shape[-1] == 3 else f"Layer {index + 1}"
+        name = "".join(filter(str.isprintable, line.strip() or layer.name.strip()))
+        renamed.append(replace(layer, name=name or usual))
+    return replace(layers, layers=tuple(renamed))

@@ -1,0 +1,170 @@
+"""Layers as a Photoshop document, one layer in memory at a time.
+
+psd-tools knows the format; its own high-level way would hold every layer, and store alpha of an opaque document as a mask.
+"""
+
+from __future__ import annotations
+
+import mmap
+import re
+import tempfile
+from collections.abc import Iterable, Mapping
+from typing import BinaryIO
+from xml.etree import ElementTree
+
+import numpy as np
+from psd_tools.constants import BlendMode, ChannelID, ColorMode, Compression, Resource, Tag
+from psd_tools.psd import PSD
+from psd_tools.psd.header import FileHeader
+from psd_tools.psd.image_data import ImageData
+from psd_tools.psd.image_resources import ImageResource, ImageResources
+from psd_tools.psd.layer_and_mask import (
+    ChannelData,
+    ChannelDataList,
+    ChannelImageData,
+    ChannelInfo,
+    GlobalLayerMaskInfo,
+    LayerAndMaskInformation,
+    LayerInfo,
+    LayerRecord,
+    LayerRecords,
+)
+from psd_tools.psd.tagged_blocks import TaggedBlocks
+
+from ..errors import DiaphaneError
+from ..pixels.composite import Layer, Layers
+from .flat_picture import to_bytes
+
+LONGEST_SIDE = 30_000
+LONGEST_NAME = 255
+MODES = {
+    "normal": BlendMode.NORMAL,
+    "multiply": BlendMode.MULTIPLY,
+    "screen": BlendMode.SCREEN,
+    "overlay": BlendMode.OVERLAY,
+    "soft light": BlendMode.SOFT_LIGHT,
+    "hard light": BlendMode.HARD_LIGHT,
+    "add": BlendMode.LINEAR_DODGE,
+    "darken": BlendMode.DARKEN,
+    "lighten": BlendMode.LIGHTEN,
+    "difference": BlendMode.DIFFERENCE,
+    "exclusion": BlendMode.EXCLUSION,
+    "colour dodge": BlendMode.COLOR_DODGE,
+    "colour burn": BlendMode.COLOR_BURN,
+    "hue": BlendMode.HUE,
+    "saturation": BlendMode.SATURATION,
+    "colour": BlendMode.COLOR,
+    "luminosity": BlendMode.LUMINOSITY,
+}
+CHANNELS = (ChannelID.CHANNEL_0, ChannelID.CHANNEL_1, ChannelID.CHANNEL_2, ChannelID.TRANSPARENCY_MASK)
+NAMESPACES = {
+    "x": "adobe:ns:meta/",
+    "rdf": "http://www.w3.org/1999/02/22-rdf-syntax-ns#",
+    "comfy": "https://www.comfy.org/ns/workflow/",
+}
+
+
+def write_psd(file: BinaryIO, layers: Layers, flat: np.ndarray, metadata: Mapping[str, str]) -> None:
+    """Write the first picture of a batch of layers. flat: the same, flattened, [H, W, 3 or 4] in 0 to 255.
+
+    Raises DiaphaneError for a picture or a layer that is larger than the format allows.
+    """
+    _check_size(layers)
+    height, width, channels = flat.shape
+    header = FileHeader(width=width, height=height, channels=channels, depth=8, color_mode=ColorMode.RGB)
+    with tempfile.TemporaryFile() as spool:
+        written = [_spool(spool, layer) for layer in layers.layers]
+        spool.flush()
+        stored = memoryview(mmap.mmap(spool.fileno(), 0, access=mmap.ACCESS_READ))
+        # A negative count says that the fourth channel of the flat picture is its transparency.
+        info = LayerInfo(
+            layer_count=len(written) if channels == 3 else -len(written),
+            layer_records=LayerRecords(_record(layer, parts) for layer, parts in zip(layers.layers, written, strict=True)),
+            channel_image_data=ChannelImageData(_channels(stored, parts) for parts in written),
+        )
+        document = PSD(
+            header=header,
+            image_resources=_resources(metadata),
+            layer_and_mask_information=LayerAndMaskInformation(info, GlobalLayerMaskInfo(), TaggedBlocks()),
+            image_data=_merged(flat, header),
+        )
+        document.write(file)
+
+
+def _check_size(layers: Layers) -> None:
+    sizes = [(layers.height, layers.width), *(layer.image.shape[1:3] for layer in layers.layers)]
+    longest = max(max(size) for size in sizes)
+    if longest > LONGEST_SIDE:
+        raise DiaphaneError(f"A PSD file holds at most {LONGEST_SIDE} pixels a side, got {longest}. Set format to OpenRaster.")
+
+
+def _spool(spool: BinaryIO, layer: Layer) -> list[tuple[int, int]]:
+    """Compress a layer's channels into the file: where each begins and ends."""
+    pixels = to_bytes(layer.image[0])
+    height, width = pixels.shape[:2]
+    planes: list[np.ndarray] = [pixels[..., channel] for channel in range(pixels.shape[2])]
+    parts = []
+    for plane in (*planes, np.full((height, width), 255, np.uint8))[: len(CHANNELS)]:
+        data = ChannelData(Compression.RLE)
+        data.set_data(np.ascontiguousarray(plane).tobytes(), width, height, depth=8)
+        start = spool.tell()
+        spool.write(data.data)
+        parts.append((start, spool.tell()))
+    return parts
+
+
+def _channels(stored: memoryview, parts: Iterable[tuple[int, int]]) -> ChannelDataList:
+    # psd-tools writes the data and takes its length, no more: a view of the file does for bytes.
+    return ChannelDataList(ChannelData(Compression.RLE, stored[start:end]) for start, end in parts)  # pyright: ignore[reportArgumentType]
+
+
+def _record(layer: Layer, parts: Iterable[tuple[int, int]]) -> LayerRecord:
+    height, width = layer.image.shape[1:3]
+    name = layer.name[:LONGEST_NAME]
+    record = LayerRecord(
+        top=layer.y,
+        left=layer.x,
+        bottom=layer.y + height,
+        right=layer.x + width,
+        channel_info=[ChannelInfo(channel, end - start + 2) for channel, (start, end) in zip(CHANNELS, parts, strict=True)],
+        blend_mode=MODES[layer.mode],
+        opacity=round(layer.opacity * 255),
+        name=name.encode("macroman", errors="replace").decode("macroman"),
+    )
+    record.tagged_blocks.set_data(Tag.UNICODE_LAYER_NAME, name)
+    return record
+
+
+def _merged(flat: np.ndarray, header: FileHeader) -> ImageData:
+    planes = [flat[..., channel] for channel in range(flat.shape[2])]
+    if len(planes) == 4:
+        # As Photoshop stores it: on white, with the transparency beside it.
+        alpha = planes[3].astype(np.uint16)
+        planes[:3] = [((plane * alpha + 127) // 255 + (255 - alpha)).astype(np.uint8) for plane in planes[:3]]
+    data = ImageData(Compression.RLE)
+    data.set_data([np.ascontiguousarray(plane).tobytes() for plane in planes], header)
+    return data
+
+
+def _resources(metadata: Mapping[str, str]) -> ImageResources:
+    resources = ImageResources.new()
+    if metadata:
+        resources[Resource.XMP_METADATA] = ImageResource(key=Resource.XMP_METADATA, data=xmp(metadata))
+    return resources
+
+
+def xmp(metadata: Mapping[str, str]) -> bytes:
+    """An XMP packet with one property in the namespace of ComfyUI for each text."""
+    for prefix, address in NAMESPACES.items():
+        ElementTree.register_namespace(prefix, address)
+    root = ElementTree.Element(_name("x", "xmpmeta"))
+    description = ElementTree.SubElement(ElementTree.SubElement(root, _name("rdf", "RDF")), _name("rdf", "Description"))
+    description.set(_name("rdf", "about"), "")
+    for key, text in metadata.items():
+        ElementTree.SubElement(description, _name("comfy", re.sub(r"\W", "_", key))).text = text
+    packet = ElementTree.tostring(root, encoding="unicode")
+    return f'<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>\n{packet}\n<?xpacket end="w"?>'.encode()
+
+
+def _name(prefix: str, tag: str) -> str:
+    return f"{{{NAMESPACES[prefix]}}}{tag}"

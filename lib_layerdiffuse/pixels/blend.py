@@ -1,0 +1,125 @@
+"""Blend modes: what colour a layer and what lies behind it make together.
+
+The formulae are those of the W3C's Compositing and Blending Level 1, sections 9 (separable) and 10 (non-separable). "add" is the sum,
+which paint programs call linear dodge. Colours are [..., 3] in [0, 1]; alpha is compositing's business (`composite.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+Blend = Callable[[Tensor, Tensor], Tensor]
+
+LUMINANCE = (0.3, 0.59, 0.11)
+TINY = 1e-7
+
+
+def normal(behind: Tensor, source: Tensor) -> Tensor:
+    return source
+
+
+def multiply(behind: Tensor, source: Tensor) -> Tensor:
+    return behind * source
+
+
+def screen(behind: Tensor, source: Tensor) -> Tensor:
+    return behind + source - behind * source
+
+
+def hard_light(behind: Tensor, source: Tensor) -> Tensor:
+    return torch.where(source <= 0.5, multiply(behind, 2.0 * source), screen(behind, 2.0 * source - 1.0))
+
+
+def overlay(behind: Tensor, source: Tensor) -> Tensor:
+    return hard_light(source, behind)
+
+
+def soft_light(behind: Tensor, source: Tensor) -> Tensor:
+    dark = behind - (1.0 - 2.0 * source) * behind * (1.0 - behind)
+    curve = torch.where(behind <= 0.25, ((16.0 * behind - 12.0) * behind + 4.0) * behind, behind.sqrt())
+    return torch.where(source <= 0.5, dark, behind + (2.0 * source - 1.0) * (curve - behind))
+
+
+def add(behind: Tensor, source: Tensor) -> Tensor:
+    return (behind + source).clamp(max=1.0)
+
+
+def colour_dodge(behind: Tensor, source: Tensor) -> Tensor:
+    dodged = (behind / (1.0 - source).clamp(min=TINY)).clamp(max=1.0)
+    return torch.where(behind <= 0.0, 0.0, torch.where(source >= 1.0, 1.0, dodged))
+
+
+def colour_burn(behind: Tensor, source: Tensor) -> Tensor:
+    burnt = 1.0 - ((1.0 - behind) / source.clamp(min=TINY)).clamp(max=1.0)
+    return torch.where(behind >= 1.0, 1.0, torch.where(source <= 0.0, 0.0, burnt))
+
+
+def difference(behind: Tensor, source: Tensor) -> Tensor:
+    return (behind - source).abs()
+
+
+def exclusion(behind: Tensor, source: Tensor) -> Tensor:
+    return behind + source - 2.0 * behind * source
+
+
+def hue(behind: Tensor, source: Tensor) -> Tensor:
+    return _with_luminosity(_with_saturation(source, _saturation(behind)), _luminosity(behind))
+
+
+def saturation(behind: Tensor, source: Tensor) -> Tensor:
+    return _with_luminosity(_with_saturation(behind, _saturation(source)), _luminosity(behind))
+
+
+def colour(behind: Tensor, source: Tensor) -> Tensor:
+    return _with_luminosity(source, _luminosity(behind))
+
+
+def luminosity(behind: Tensor, source: Tensor) -> Tensor:
+    return _with_luminosity(behind, _luminosity(source))
+
+
+NORMAL = "normal"
+BLENDS: dict[str, Blend] = {
+    NORMAL: normal,
+    "multiply": multiply,
+    "screen": screen,
+    "overlay": overlay,
+    "soft light": soft_light,
+    "hard light": hard_light,
+    "add": add,
+    "darken": torch.minimum,
+    "lighten": torch.maximum,
+    "difference": difference,
+    "exclusion": exclusion,
+    "colour dodge": colour_dodge,
+    "colour burn": colour_burn,
+    "hue": hue,
+    "saturation": saturation,
+    "colour": colour,
+    "luminosity": luminosity,
+}
+
+
+def _luminosity(rgb: Tensor) -> Tensor:
+    return (rgb * rgb.new_tensor(LUMINANCE)).sum(dim=-1, keepdim=True)
+
+
+def _saturation(rgb: Tensor) -> Tensor:
+    return rgb.amax(dim=-1, keepdim=True) - rgb.amin(dim=-1, keepdim=True)
+
+
+def _with_saturation(rgb: Tensor, wanted: Tensor) -> Tensor:
+    """Spread the channels, from the least at 0 to the greatest at `wanted`; grey becomes black."""
+    return (rgb - rgb.amin(dim=-1, keepdim=True)) * (wanted / _saturation(rgb).clamp(min=TINY))
+
+
+def _with_luminosity(rgb: Tensor, wanted: Tensor) -> Tensor:
+    """Shift all channels to a luminosity, then draw them towards it as far as [0, 1] demands."""
+    rgb = rgb + (wanted - _luminosity(rgb))
+    least, most = rgb.amin(dim=-1, keepdim=True), rgb.amax(dim=-1, keepdim=True)
+    rgb = torch.where(least < 0.0, wanted + (rgb - wanted) * wanted / (wanted - least).clamp(min=TINY), rgb)
+    rgb = torch.where(most > 1.0, wanted + (rgb - wanted) * (1.0 - wanted) / (most - wanted).clamp(min=TINY), rgb)
+    return rgb.clamp(0.0, 1.0)

@@ -1,0 +1,106 @@
+"""Layers over one another (Compositing and Blending Level 1, sections 5.8.2 and 9.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from ..errors import DiaphaneError
+from .blend import BLENDS, NORMAL
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A picture on a canvas: image [B, H, W, 3 or 4], straight alpha; x, y: where its top left corner lies."""
+
+    image: Tensor
+    name: str = ""
+    mode: str = NORMAL
+    opacity: float = 1.0
+    x: int = 0
+    y: int = 0
+
+
+@dataclass(frozen=True)
+class Layers:
+    """Layers on a canvas of a size, the lowest first."""
+
+    height: int
+    width: int
+    layers: tuple[Layer, ...]
+
+    def flatten(self, top: int = 0, rows: int | None = None) -> Tensor:
+        """The finished picture; see `composite`."""
+        return composite(self.layers, self.height, self.width, top, rows)
+
+    def one(self, index: int) -> Layers:
+        """The layers of one picture of the batch."""
+        chosen = (replace(layer, image=layer.image[min(index, len(layer.image) - 1)][None]) for layer in self.layers)
+        return replace(self, layers=tuple(chosen))
+
+
+def over(behind: Tensor, source: Tensor, mode: str = NORMAL, opacity: float = 1.0) -> Tensor:
+    """One picture over another of the same size: [B, H, W, 3 or 4] each -> [B, H, W, channels of `behind`], straight alpha.
+
+    Where the source is fully transparent, the result is `behind`, bit for bit. Batches of one are repeated.
+    """
+    alpha = (source[..., 3:4] if source.shape[-1] == 4 else torch.ones_like(source[..., :1])) * opacity
+    below, above = behind[..., :3], source[..., :3]
+    mixed = above if mode == NORMAL else BLENDS[mode](below.clamp(0.0, 1.0), above.clamp(0.0, 1.0))
+    if behind.shape[-1] == 3:
+        return torch.where(alpha > 0.0, below + (mixed - below) * alpha, below)
+    alpha_below = behind[..., 3:4]
+    alpha_out = alpha + alpha_below * (1.0 - alpha)
+    colour = alpha * ((1.0 - alpha_below) * above + alpha_below * mixed) + (1.0 - alpha) * alpha_below * below
+    result = torch.cat((colour / torch.where(alpha_out > 0.0, alpha_out, 1.0), alpha_out), dim=-1)
+    return torch.where(alpha > 0.0, result, behind)
+
+
+def composite(layers: Sequence[Layer], height: int, width: int, top: int = 0, rows: int | None = None) -> Tensor:
+    """Layers, the lowest first -> [B, height, width, 3 or 4], float32, straight alpha, on the lowest layer's device.
+
+    What sticks out of the canvas is cut. If the lowest layer fills the canvas it is the background, kept as it is: the result is opaque
+    if it is. top, rows: only that strip of the picture, which is then [B, rows, width, ...].
+    Raises DiaphaneError for batches that do not go together.
+    """
+    rows = height if rows is None else rows
+    count = common_batch([layer.image for layer in layers])
+    lowest = layers[0]
+    if _fills(lowest, height, width):
+        canvas = lowest.image[:, top : top + rows].float().expand(count, -1, -1, -1).clone()
+        layers = layers[1:]
+    else:
+        canvas = torch.zeros(count, rows, width, 4, device=lowest.image.device)
+    for layer in layers:
+        paint(canvas, layer, top)
+    return canvas
+
+
+def _fills(layer: Layer, height: int, width: int) -> bool:
+    return layer.mode == NORMAL and layer.opacity == 1.0 and (layer.x, layer.y, *layer.image.shape[1:3]) == (0, 0, height, width)
+
+
+def paint(canvas: Tensor, layer: Layer, top: int = 0) -> None:
+    """Put a layer on the canvas [B, rows, W, 3 or 4], in place. top: the row of the picture that the canvas begins with."""
+    y, (layer_height, layer_width) = layer.y - top, layer.image.shape[1:3]
+    first_row, last_row = max(0, y), min(canvas.shape[1], y + layer_height)
+    first_column, last_column = max(0, layer.x), min(canvas.shape[2], layer.x + layer_width)
+    if first_row >= last_row or first_column >= last_column:
+        return
+    source = layer.image[:, first_row - y : last_row - y, first_column - layer.x : last_column - layer.x].to(canvas)
+    part = canvas[:, first_row:last_row, first_column:last_column]
+    part.copy_(over(part, source, layer.mode, layer.opacity))
+
+
+def common_batch(pictures: Sequence[Tensor]) -> int:
+    """How many pictures come out when batches meet: single ones are repeated. Raises DiaphaneError if the others differ."""
+    counts = {len(picture) for picture in pictures}
+    if len(counts - {1}) > 1:
+        raise DiaphaneError(
+            f"Got batches of {' and '.join(map(str, sorted(counts)))} pictures for the layers of one composition. "
+            "Connect batches of one size; a single picture is used for all."
+        )
+    return max(counts, default=1)

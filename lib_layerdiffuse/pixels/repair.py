@@ -1,0 +1,78 @@
+"""Mending alpha: fringes, levels, empty borders. Pictures are [B, H, W, 4], straight alpha, in [0, 1]."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..errors import DiaphaneError
+from .bleed import bleed_rgb
+
+TRACE = 1e-3  # colour counts for a little even where there is no inside, as in lines one pixel wide
+
+
+def defringe(rgba: Tensor, width: int) -> Tensor:
+    """Give the edges the colour of what lies `width` pixels further in. Alpha, and colour away from edges, stay.
+
+    A pixel is inside as far as its surroundings are as opaque as itself: evenly translucent glass is all inside. Where no inside is near,
+    as in hair, nothing changes.
+    """
+    if width <= 0:
+        return rgba
+    alpha = rgba[..., 3].float()
+    inside = (_least(alpha, width) / alpha.clamp(min=TRACE)).clamp(0.0, 1.0)
+    near = _greatest(inside, 2 * width + 1)
+    carried = bleed_rgb(torch.cat((rgba[..., :3].float(), (inside * alpha).clamp(min=TRACE * alpha)[..., None]), dim=-1))
+    share = (near * (1.0 - inside))[..., None]
+    return torch.cat((torch.lerp(rgba[..., :3].float(), carried.clamp(0.0, 1.0), share).to(rgba), rgba[..., 3:4]), dim=-1)
+
+
+def _greatest(x: Tensor, radius: int) -> Tensor:
+    return F.max_pool2d(x[:, None], 2 * radius + 1, stride=1, padding=radius)[:, 0]
+
+
+def _least(x: Tensor, radius: int) -> Tensor:
+    return -_greatest(-x, radius)
+
+
+def alpha_levels(rgba: Tensor, black: float = 0.0, white: float = 1.0, gamma: float = 1.0) -> Tensor:
+    """Alpha up to `black` becomes 0, from `white` on 1. Above 1, gamma makes what lies between more opaque.
+
+    Raises DiaphaneError unless black < white.
+    """
+    if black >= white:
+        raise DiaphaneError(f"Repair Alpha needs black below white, got black {black:g} and white {white:g}. Lower black or raise white.")
+    alpha = ((rgba[..., 3:4] - black) / (white - black)).clamp(0.0, 1.0) ** (1.0 / gamma)
+    return torch.cat((rgba[..., :3], alpha), dim=-1)
+
+
+def keep_extremes(resized: Tensor, alpha: Tensor, reach: int = 2) -> Tensor:
+    """Take from an enlarged alpha what its making may have added far from any edge: what is wholly there or not stays so.
+
+    resized [B, H, W], alpha [B, h, w] that it was made from, reach: pixels of `alpha` that an edge acts across. -> [B, H, W]
+    """
+    size = resized.shape[1:]
+    nothing, everything = (
+        F.interpolate(x[:, None].float(), size=size, mode="nearest")[:, 0] > 0.5
+        for x in (_greatest(alpha, reach) <= 0.0, _least(alpha, reach) >= 1.0)
+    )
+    return resized.masked_fill(nothing, 0.0).masked_fill(everything, 1.0)
+
+
+def trim(rgba: Tensor, margin: int = 0, threshold: float = 0.0) -> tuple[Tensor, int, int]:
+    """Cut off the transparent border: (picture, x, y), x and y being where its top left corner lay.
+
+    Only alpha above `threshold` counts as there. One box holds all pictures of a batch. A wholly transparent picture stays as it is.
+    """
+    there = (rgba[..., 3] > threshold).any(dim=0)
+    if not there.any():
+        return rgba, 0, 0
+    top, bottom = _extent(there.any(dim=1), margin)
+    left, right = _extent(there.any(dim=0), margin)
+    return rgba[:, top:bottom, left:right], left, top
+
+
+def _extent(there: Tensor, margin: int) -> tuple[int, int]:
+    index = there.nonzero()
+    return max(0, int(index.min()) - margin), min(len(there), int(index.max()) + 1 + margin)

@@ -1,0 +1,54 @@
+"""Composite Layers."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+from ..lib_layerdiffuse.host.layer_stack import in_order, stacked
+from . import inputs
+
+
+class CompositeLayers(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="DiaphaneComposite",
+            display_name="Composite Layers",
+            category=inputs.CATEGORY,
+            description="Puts any number of layers on a background. Place Layer gives a layer its blend mode, opacity, position and scale.",
+            search_aliases=[*inputs.ALIASES, "merge layers", "alpha over", "paste", "blend", "flatten", "compose"],
+            inputs=[
+                io.MultiType.Input(
+                    "background",
+                    types=[io.Image, inputs.LAYERS],
+                    optional=True,
+                    tooltip="What lies below: a picture, RGB or RGBA, or the layers of another composition. It gives the size. "
+                    "Without it the lowest layer does, on nothing.",
+                ),
+                inputs.growing_layers("The lowest first: a picture, RGB or RGBA with straight alpha, or a layer of Place Layer."),
+                io.Mask.Input(
+                    "area",
+                    optional=True,
+                    tooltip="The new layers appear only where this is 1, as in a painted mask. Unlike other masks here it does not say "
+                    "1 = transparent.",
+                ),
+            ],
+            outputs=[
+                io.Image.Output(
+                    display_name="image",
+                    tooltip="The composite: RGB [B, H, W, 3] on an opaque background, else RGBA with straight alpha. Pixels that no new "
+                    "layer covers are exactly those of the background.",
+                ),
+                inputs.LAYERS.Output(
+                    display_name="layers", tooltip="All layers, the background included, for Save Layers or another composition."
+                ),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, layers=None, background=None, area=None) -> io.NodeOutput:
+        stack = stacked(background, in_order(layers), area)
+        return io.NodeOutput(stack.flatten(), stack)
+
+
+NODES = [CompositeLayers]

@@ -1,0 +1,57 @@
+"""Save Layers."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+from ..lib_layerdiffuse.host.layer_stack import in_order, named, stacked
+from ..lib_layerdiffuse.host.messages import tell
+from ..lib_layerdiffuse.host.save_layers import FORMATS, PSD, save_layers, workflow_metadata
+from . import inputs
+
+
+class SaveLayers(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="DiaphaneSaveLayers",
+            display_name="Save Layers",
+            category=inputs.CATEGORY,
+            description="Saves layers for a paint program: a layered PSD or OpenRaster file, or one PNG per layer. Names, positions, "
+            "opacity and blend modes are kept.",
+            search_aliases=[*inputs.ALIASES, "PSD", "Photoshop", "OpenRaster", "ORA", "Krita", "GIMP", "export", "PNG"],
+            inputs=[
+                inputs.growing_layers("The lowest first: a picture, a layer of Place Layer, or all layers of Composite Layers."),
+                io.String.Input(
+                    "filename_prefix", default="layers", tooltip="As in Save Image: folder and beginning of the name, inside output."
+                ),
+                io.Combo.Input(
+                    "format",
+                    options=list(FORMATS),
+                    default=PSD,
+                    tooltip="PSD: Photoshop and most others. OpenRaster: Krita, GIMP, MyPaint. PNG: numbered pictures, one per layer.",
+                ),
+                io.String.Input(
+                    "names",
+                    default="",
+                    multiline=True,
+                    tooltip="Names of the layers, one a line, the lowest first. An empty line keeps a layer's own name, or its number.",
+                ),
+            ],
+            hidden=[io.Hidden.prompt, io.Hidden.extra_pnginfo, io.Hidden.unique_id],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def execute(cls, layers, filename_prefix, format, names) -> io.NodeOutput:
+        stack = named(stacked(None, in_order(layers)), names.splitlines())
+        metadata = workflow_metadata(cls.hidden.prompt, cls.hidden.extra_pnginfo)
+        found = save_layers(stack, format, filename_prefix, metadata)
+        files = [
+            f"{file['subfolder']}/{file['filename']}".lstrip("/") for kind in found.values() for file in kind if file["type"] == "output"
+        ]
+        tell(f"{len(stack.layers)} layers saved: {', '.join(files)}", cls.hidden.unique_id)
+        return io.NodeOutput(ui=found)
+
+
+NODES = [SaveLayers]

@@ -1,0 +1,168 @@
+"""The compositing nodes as ComfyUI runs them: what their sockets carry, and upscaling without fringes."""
+
+from __future__ import annotations
+
+import sys
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+NodeClasses = dict[str, Any]
+
+
+def picture(height: int, width: int, seed: int = 0, batch: int = 1) -> Tensor:
+    return torch.rand(batch, height, width, 4, generator=torch.Generator().manual_seed(seed))
+
+
+def run(node_classes: NodeClasses, node: str, /, **inputs: Any) -> Any:
+    return node_classes[f"Diaphane{node}"].execute(**inputs).result
+
+
+def placed(node_classes: NodeClasses, image: Tensor, **settings: Any) -> Any:
+    defaults = {"name": "", "mode": "normal", "opacity": 1.0, "x": 0, "y": 0, "scale": 1.0, "rotation": 0.0}
+    [layer] = run(node_classes, "PlaceLayer", image=image, **{**defaults, **settings})
+    return layer
+
+
+def test_pictures_and_layers_may_be_mixed(node_classes: NodeClasses) -> None:
+    background, above, top = picture(24, 32)[..., :3], picture(24, 32, 1), picture(8, 8, 2)
+    place = {"x": 20, "y": -2, "opacity": 0.5, "mode": "multiply", "name": "top"}
+    grown = {"layer1": placed(node_classes, top, **place), "layer0": above}
+    image, layers = run(node_classes, "Composite", background=background, layers=grown)
+    assert image.shape == (1, 24, 32, 3)
+    assert [layer.name for layer in layers.layers] == ["", "", "top"]
+    step, lower = run(node_classes, "Composite", background=background, layers={"layer0": above})
+    again, all_layers = run(node_classes, "Composite", background=lower, layers={"layer0": grown["layer1"]})
+    assert torch.equal(again, image) and len(all_layers.layers) == 3
+    from_picture, _ = run(node_classes, "Composite", background=step, layers={"layer0": grown["layer1"]})
+    assert torch.equal(from_picture, image)
+
+
+def test_ten_layers_come_in_the_order_of_their_numbers(node_classes: NodeClasses) -> None:
+    layers = {f"layer{index}": torch.full((1, 4, 4, 3), index / 20) for index in reversed(range(12))}
+    image, stack = run(node_classes, "Composite", layers=layers)
+    assert len(stack.layers) == 12 and torch.equal(image, layers["layer11"])
+
+
+@pytest.mark.parametrize("background_channels", [3, 4])
+def test_outside_the_area_and_outside_alpha_nothing_changes(node_classes: NodeClasses, background_channels: int) -> None:
+    background = picture(24, 32)[..., :background_channels]
+    area = torch.zeros(1, 24, 32)
+    area[:, 4:12, 6:20] = 1.0
+    for layer in (picture(24, 32, 1)[..., :3], placed(node_classes, picture(30, 40, 2), x=-5, y=-4, rotation=10.0)):
+        image, stack = run(node_classes, "Composite", background=background, layers={"layer0": layer}, area=area)
+        changed = (image != background).any(dim=-1)
+        assert changed.any() and not (changed & (area == 0)).any()
+        again, _ = run(node_classes, "Composite", background=stack, layers={"layer0": torch.zeros(1, 2, 2, 4)})
+        assert torch.equal(again, image)
+
+
+def test_says_what_is_wrong(node_classes: NodeClasses, pack: ModuleType) -> None:
+    error = sys.modules[f"{pack.__name__}.lib_layerdiffuse.errors"].DiaphaneError
+    with pytest.raises(error, match="no layers to put together. Connect"):
+        run(node_classes, "Composite", layers={})
+    with pytest.raises(error, match="batches of 2 and 3 pictures"):
+        run(node_classes, "Composite", layers={"layer0": picture(4, 4, batch=2), "layer1": picture(4, 4, batch=3)})
+    with pytest.raises(error, match="black 0.5 and white 0.5. Lower black or raise white"):
+        repair(node_classes, picture(4, 4), black=0.5, white=0.5)
+
+
+def repair(node_classes: NodeClasses, image: Tensor, **settings: Any) -> Any:
+    defaults = {"defringe": 0, "black": 0.0, "white": 1.0, "gamma": 1.0, "trim": False, "margin": 0}
+    return run(node_classes, "Repair", image=image, **{**defaults, **settings})
+
+
+def test_what_repair_trims_can_be_put_back(node_classes: NodeClasses) -> None:
+    rgba = torch.zeros(1, 40, 50, 4)
+    rgba[:, 10:20, 15:40] = picture(10, 25)
+    trimmed, x, y = repair(node_classes, rgba, trim=True)
+    assert (trimmed.shape[1:3], x, y) == ((10, 25), 15, 10)
+    canvas = torch.zeros(1, 40, 50, 4)
+    image, _ = run(node_classes, "Composite", background=canvas, layers={"layer0": placed(node_classes, trimmed, x=x, y=y)})
+    assert torch.allclose(image * image[..., 3:], rgba * rgba[..., 3:], atol=1e-6)
+    assert repair(node_classes, rgba)[1:] == (0, 0)
+
+
+# --- upscaling --------------------------------------------------------------------------------------------------------------------------
+
+
+class Enlarger(nn.Module):
+    """Stands in for an upscaling model: enlarges smoothly, as bicubic scaling does."""
+
+    def __init__(self, scale: int):
+        super().__init__()
+        self.scale = scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.interpolate(x, scale_factor=self.scale, mode="bicubic", align_corners=False)
+
+
+def upscale_model(scale: int, with_patcher: bool = True) -> Any:
+    """What Load Upscale Model gives: spandrel's descriptor, in today's host with a patcher."""
+    from comfy.model_patcher import CoreModelPatcher
+
+    network = Enlarger(scale)
+    cpu = torch.device("cpu")
+    patcher = {"patcher": CoreModelPatcher(network, load_device=cpu, offload_device=cpu)} if with_patcher else {}
+
+    class Descriptor(SimpleNamespace):
+        def __call__(self, x: Tensor) -> Tensor:
+            return self.model(x)
+
+        def to(self, device: torch.device | str) -> Any:
+            return self
+
+    return Descriptor(model=network, scale=scale, **patcher)
+
+
+def grid(side: int) -> tuple[Tensor, Tensor]:
+    line = torch.linspace(-1, 1, side)
+    return line[:, None].expand(side, side), line.expand(side, side)
+
+
+def soft_disc() -> Tensor:
+    y, x = grid(96)
+    return ((0.7 - (x * x + y * y).sqrt()) / 0.15 + 0.5).clamp(0.0, 1.0)
+
+
+def hair() -> Tensor:
+    y, x = grid(96)
+    return torch.stack([(1.3 - (y - a * x - b).abs() * 40).clamp(0.0, 1.0) for a, b in ((0.3, 0.1), (-0.8, 0.2), (2.5, -0.4))]).amax(0)
+
+
+def glass() -> Tensor:
+    y, x = grid(96)
+    radius = (x * x + y * y).sqrt()
+    return torch.where(radius < 0.8, 0.15 + 0.6 * (radius / 0.8) ** 6, 0.0) * ((0.8 - radius) / 0.04).clamp(0.0, 1.0)
+
+
+@pytest.mark.parametrize("alpha", [soft_disc, hair, glass])
+@pytest.mark.parametrize("scale", [2, 4])
+def test_upscaling_shows_no_fringe(node_classes: NodeClasses, alpha: Any, scale: int) -> None:
+    opacity = alpha()
+    y, x = grid(96)
+    colour = torch.stack((0.6 + 0.3 * x, 0.5 + 0.3 * y, 0.4 + 0.2 * x * y), dim=-1)
+    # Where nothing is to be seen stands the worst colour, as in many cut-outs.
+    rgb = torch.where(opacity[..., None] > 0, colour, torch.tensor((0.0, 1.0, 1.0)))
+    [rgba] = run(node_classes, "Upscale", upscale_model=upscale_model(scale), image=torch.cat((rgb, opacity[..., None]), dim=-1)[None])
+    assert rgba.shape == (1, 96 * scale, 96 * scale, 4)
+    for backdrop in ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0), (1.0, 0.0, 0.0)):
+        behind = torch.tensor(backdrop)
+        seen = colour * opacity[..., None] + behind * (1 - opacity[..., None])
+        truth = F.interpolate(seen.movedim(-1, 0)[None], scale_factor=scale, mode="bicubic").movedim(1, -1).clamp(0.0, 1.0)
+        ours = rgba[..., :3] * rgba[..., 3:] + behind * (1 - rgba[..., 3:])
+        assert (ours - truth).abs().flatten().quantile(0.99) <= 2 / 255
+
+
+def test_upscaling_keeps_what_is_wholly_there_or_not_and_works_in_tiles(node_classes: NodeClasses) -> None:
+    image = torch.zeros(2, 700, 520, 4)
+    image[:, 100:600, 100:400] = torch.tensor((0.2, 0.4, 0.6, 1.0))
+    for with_patcher in (True, False):
+        [rgba] = run(node_classes, "Upscale", upscale_model=upscale_model(2, with_patcher), image=image)
+        assert rgba.shape == (2, 1400, 1040, 4)
+        assert (rgba[:, :190, :, 3] == 0).all() and (rgba[:, 210:1190, 210:790, 3] == 1).all()
+        assert (rgba[..., :3] - torch.tensor((0.2, 0.4, 0.6))).abs().max() < 0.02

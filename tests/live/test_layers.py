@@ -1,0 +1,157 @@
+"""Layers through a running server: saved files, the blueprints, ten layers in ten boxes."""
+
+from __future__ import annotations
+
+import json
+import urllib.request
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from psd_tools import PSDImage
+from psd_tools.constants import Resource
+
+from dev import bundled
+from dev.prompts import Json, node, save
+from dev.server import ComfyServer
+from dev.stand_ins.swap import swap_workflow
+from dev.workflow import to_prompt
+
+pytestmark = pytest.mark.live
+
+SIZE = (128, 128)
+BLUEPRINTS = {"Add Layer (SDXL)": "SDXL", "Add Layer (SD1.5)": "SD1.5"}
+
+
+def blueprint(name: str) -> Json:
+    return json.loads((bundled.BLUEPRINTS / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def picture(path: Path) -> np.ndarray:
+    with Image.open(path) as image:
+        return np.array(image)
+
+
+def differences(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    return np.abs(one.astype(int) - other.astype(int))
+
+
+def by_prefix(paths: list[Path]) -> dict[str, Path]:
+    return {path.name.rpartition("_0000")[0]: path for path in paths if "output" in path.parts}
+
+
+def place(image: list[Any], **settings: Any) -> Json:
+    defaults = {"name": "", "mode": "normal", "opacity": 1.0, "x": 0, "y": 0, "scale": 1.0, "rotation": 0.0}
+    return node("DiaphanePlaceLayer", image=image, **{**defaults, **settings})
+
+
+def test_files_hold_the_layers_and_the_workflow(server: ComfyServer) -> None:
+    bundled.draw_cut_out(server.base_directory / "input" / "layer.png", 80, 60)
+    prompt = {
+        "ground": node("EmptyImage", width=SIZE[0], height=SIZE[1], batch_size=1, color=0x336699),
+        "file": node("LoadImage", image="layer.png"),
+        "layer": place(["file", 0], name="disc", mode="multiply", opacity=0.8, x=30, y=20, scale=1.5),
+        "composite": node("DiaphaneComposite", background=["ground", 0], **{"layers.layer0": ["layer", 0]}),
+        "image": save(["composite", 0], "flat"),
+    }
+    prompt["layer"]["inputs"]["mask"] = ["file", 1]
+    for form in ("PSD", "OpenRaster", "PNG"):
+        inputs = {"layers.layer0": ["composite", 1], "filename_prefix": f"folder/{form}", "format": form, "names": "ground\n"}
+        prompt[form] = node("DiaphaneSaveLayers", **inputs)
+    workflow = {"nodes": [], "links": [], "version": 0.4}
+    history = server.queue(prompt, workflow=workflow)
+    assert [item["filename"] for item in history.outputs["PSD"]["files"]] == ["PSD_00001_.psd"]
+    assert [item["type"] for item in history.outputs["PSD"]["images"]] == ["temp"]  # what browsers can show
+    files = {path.suffix: path for path in server.outputs(history) if path.parent.name == "folder"}
+    flat = picture(by_prefix(server.outputs(history))["flat"])
+
+    document = PSDImage.open(files[".psd"])
+    assert [(layer.name, layer.offset, layer.size) for layer in document] == [("ground", (0, 0), SIZE), ("disc", (10, 5), (120, 90))]
+    assert differences(np.array(document.topil().convert("RGB")), flat).max() <= 1
+    assert b"EmptyImage" in document.image_resources.get_data(Resource.XMP_METADATA)
+    with zipfile.ZipFile(files[".ora"]) as archive, archive.open("mergedimage.png") as entry, Image.open(entry) as merged:
+        assert differences(np.array(merged), flat).max() <= 1
+        assert json.loads(merged.info["workflow"]) == workflow and "EmptyImage" in merged.info["prompt"]
+    with Image.open(files[".png"]) as last:
+        assert (last.info["Title"], json.loads(last.info["layer"])["x"], last.size) == ("disc", 10, (120, 90))
+
+
+@pytest.mark.parametrize("name", BLUEPRINTS)
+def test_the_host_offers_the_blueprints(server: ComfyServer, name: str) -> None:
+    def get(route: str) -> Any:
+        with urllib.request.urlopen(f"{server.url}/global_subgraphs{route}") as answer:
+            return json.load(answer)
+
+    [found] = [key for key, entry in get("").items() if entry["name"] == name]
+    entry = get(f"/{found}")
+    assert entry["source"] == "custom_node" and json.loads(entry["data"]) == blueprint(name)
+
+
+@pytest.mark.parametrize("name", BLUEPRINTS)
+def test_ten_layers_are_ten_boxes(server: ComfyServer, name: str) -> None:
+    graph = ten_boxes(name)
+    prompt = to_prompt(swap_workflow(graph, BLUEPRINTS[name]), server.object_info())
+    for entry in prompt.values():
+        entry["inputs"].update({"steps": 1} if "steps" in entry["inputs"] else {})
+    history = server.queue(prompt, workflow=graph)
+    paths = by_prefix(server.outputs(history))
+    document = PSDImage.open(paths["ten"])
+    assert [layer.name for layer in document] == ["Background", *map(str, range(10))]
+    assert differences(np.array(document.topil().convert("RGB")), picture(paths["scene9"])).max() <= 1
+    before = picture(paths["ground"])
+    for index in range(10):
+        layer, scene = picture(paths[f"layer{index}"]), picture(paths[f"scene{index}"])
+        assert layer.shape == (*SIZE, 4) and scene.shape == (*SIZE, 3)
+        allowed = area_mask() if index % 2 else np.ones(SIZE, bool)
+        change = differences(scene, before).max(axis=-1)
+        assert not change[~allowed].any()
+        # Save Image rounds down: an alpha below 1/255 looks like none, and may still tip a colour over to the next value.
+        assert (change[layer[..., 3] == 0] <= 1).all()
+        before = scene
+
+
+def area_mask() -> np.ndarray:
+    mask = np.zeros(SIZE, bool)
+    mask[32:96, 16:64] = True
+    return mask
+
+
+def ten_boxes(name: str) -> Json:
+    """A checkpoint, a plain ground, ten boxes in a row, every other one confined to an area, and savers for all that comes out."""
+    graph = blueprint(name)
+    box = graph["nodes"][0]
+    nodes: list[Json] = []
+    links: list[list[Any]] = []
+
+    def add(kind: str, values: list[Any], inputs: list[Json], outputs: list[str]) -> Json:
+        made = {"id": len(nodes) + 1, "type": kind, "pos": [0, 0], "size": [200, 100], "flags": {}, "order": 0, "mode": 0}
+        made |= {"inputs": inputs, "outputs": [{"name": kind, "type": kind, "links": []} for kind in outputs], "properties": {}}
+        nodes.append({**made, "widgets_values": values})
+        return nodes[-1]
+
+    def socket(name: str, kind: str, source: Json, slot: int) -> Json:
+        links.append([len(links) + 1, source["id"], slot, 0, 0, kind])
+        return {"name": name, "type": kind, "link": len(links)}
+
+    checkpoint = add("CheckpointLoaderSimple", ["any.safetensors"], [], ["MODEL", "CLIP", "VAE"])
+    ground = add("EmptyImage", [*SIZE, 1, 0x8090A0], [], ["IMAGE"])
+    inside = add("SolidMask", [1.0, 48, 64], [], ["MASK"])
+    outside = add("SolidMask", [0.0, *SIZE], [], ["MASK"])
+    area = [socket("destination", "MASK", outside, 0), socket("source", "MASK", inside, 0)]
+    mask = add("MaskComposite", [16, 32, "add"], area, ["MASK"])
+    add("SaveImage", ["ground"], [socket("images", "IMAGE", ground, 0)], [])
+    before, slot = ground, 0
+    for index in range(10):
+        inputs = [socket(kind.lower(), kind, checkpoint, at) for at, kind in enumerate(("MODEL", "CLIP", "VAE"))]
+        inputs.append(socket("so_far", "IMAGE,DIAPHANE_LAYERS", before, slot))
+        if index % 2:
+            inputs.append(socket("area", "MASK", mask, 0))
+        values = [*box["widgets_values"][:-2], str(index), index]
+        before, slot = add(box["type"], values, inputs, ["IMAGE", "IMAGE", "DIAPHANE_LAYERS"]), 2
+        add("SaveImage", [f"layer{index}"], [socket("images", "IMAGE", before, 0)], [])
+        add("SaveImage", [f"scene{index}"], [socket("images", "IMAGE", before, 1)], [])
+    add("DiaphaneSaveLayers", ["ten", "PSD", ""], [socket("layers.layer0", "IMAGE,DIAPHANE_LAYERS", before, slot)], [])
+    return {**graph, "nodes": nodes, "links": links}
