@@ -8,6 +8,7 @@ twice the batch.
 from __future__ import annotations
 
 import math
+import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,6 @@ from accelerate.utils import DistributedDataParallelKwargs, ProjectConfiguration
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from tqdm import tqdm
-
-CHECKPOINT = "checkpoint"
 
 
 @dataclass(frozen=True)
@@ -154,8 +153,8 @@ def train(run: Run, objective: Objective) -> Objective:
     prepared = accelerator.prepare(objective, *optimizers.values())
     model, stepping = prepared[0], dict(zip(optimizers, prepared[1:], strict=True))
     accelerator.register_for_checkpointing(progress, averages)
-    if (run.folder / CHECKPOINT).is_dir():
-        accelerator.load_state(str(run.folder / CHECKPOINT))
+    if saved := next((folder for folder in _checkpoints(run.folder) if folder.is_dir()), None):
+        accelerator.load_state(str(saved))
     accelerator.init_trackers("log")
 
     trained = {name: parameter for name, parameter in objective.named_parameters() if parameter.requires_grad}
@@ -188,13 +187,32 @@ def train(run: Run, objective: Objective) -> Objective:
             bar.set_postfix_str(", ".join(f"{name} {number:.3g}" for name, number in numbers.items()), refresh=False)
         progress.step = step + 1
         if progress.step % run.save_every == 0 or progress.step == run.steps:
-            accelerator.save_state(str(run.folder / CHECKPOINT))
+            _save_checkpoint(accelerator, run.folder)
     accelerator.end_training()
     if run.average:
         with torch.no_grad():
             for name, parameter in trained.items():
                 parameter.copy_(averages.shadow[name])
     return objective
+
+
+def _checkpoints(folder: Path) -> tuple[Path, Path]:
+    """The newest checkpoint, and the one before, which is there only while a new one takes its place."""
+    return folder / "checkpoint", folder / "checkpoint.old"
+
+
+def _save_checkpoint(accelerator: Accelerator, folder: Path) -> None:
+    """Whenever this is interrupted, a whole checkpoint is there."""
+    newest, old = _checkpoints(folder)
+    part = folder / "checkpoint.part"
+    accelerator.save_state(str(part))
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        if newest.is_dir():
+            newest.rename(old)
+        part.rename(newest)
+        shutil.rmtree(old, ignore_errors=True)
+    accelerator.wait_for_everyone()
 
 
 def save_weights(

@@ -187,9 +187,9 @@ STAGES: dict[str, tuple[tuple[str, ...], Callable[[Family, Run], None], dict[str
     "transparency": (
         ("transparent_encoder", "transparent_decoder"),
         train_transparency,
-        {"steps": 3000, "batch": 16, "learning_rate": 1.5e-3, "average": 0.995},
+        {"steps": 5000, "batch": 8, "learning_rate": 1.5e-3, "average": 0.998},
     ),
-    "base": (("text_encoder", "unet"), train_base, {"steps": 14000, "batch": 32, "learning_rate": 1.5e-3, "average": 0.998}),
+    "base": (("text_encoder", "unet"), train_base, {"steps": 7000, "batch": 32, "learning_rate": 1.5e-3, "average": 0.998}),
     "transparent": (
         ("transparent",),
         train_sharing("transparent", (FOREGROUND,)),

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -25,9 +26,10 @@ from training.models.autoencoder import Autoencoder, AutoencoderLayout
 from training.models.sdxl_text import SDXLText, from_open_clip, load_sdxl_text
 from training.models.text_encoder import TextEncoder
 from training.models.unet import UNet, UNetLayout
-from training.stages.transparency import new_encoder
+from training.stages.transparency import new_decoder, new_encoder
 
 SIDE = 64
+ENCODER, DECODER = "vae_transparent_encoder.safetensors", "vae_transparent_decoder.safetensors"
 SD15 = UNetLayout(width=32, multiples=(1, 1, 1, 1), depths=(1, 1, 1, 0), middle_depth=1, context_width=64, heads=8)
 SDXL = UNetLayout(
     width=64, multiples=(1, 1, 1), depths=(0, 1, 2), middle_depth=2, context_width=128, heads=None, vector_width=64 + 1536, linear=True
@@ -109,27 +111,33 @@ def tokenizer_folder() -> str:
     return str(Path(comfy.sd1_clip.__file__).with_name("sd1_tokenizer"))
 
 
-def test_transparency_networks_of_released_size_load_in_the_decode_node(
-    files: Path, tmp_path: Path, node_classes, base_directory: Path
+@pytest.mark.parametrize("size", ["narrow", pytest.param("released", marks=pytest.mark.full)])
+def test_transparency_networks_load_in_the_decode_node(
+    files: Path, tmp_path: Path, node_classes: dict[str, Any], base_directory: Path, size: str
 ) -> None:
-    """Ten steps of the whole thing: SDXL's decoder, PatchGAN, a folder of PNGs; then the node decodes with the result."""
+    """Ten steps of the whole thing: decoder and encoder, PatchGAN, a folder of PNGs; then the node decodes with the result."""
     arguments = ["--vae", str(files / "sdxl.safetensors"), "--data", str(files / "cut-outs"), "--out", str(tmp_path)]
+    if size == "narrow":
+        save_weights(new_encoder((4, 8, 8, 8, 8, 8, 8, 8, 8, 4)).state_dict(), tmp_path / "start" / ENCODER)
+        narrow = new_decoder((8, 8, 8, 8, 8), (False, False, False, False, True), 4)
+        save_weights(narrow.state_dict(), tmp_path / "start" / DECODER)
+        arguments += ["--start-from", str(tmp_path / "start")]
     transparency.main([*arguments, "--run", str(tmp_path / "run"), *QUICK, "--steps", "10", "--batch", "1"])
-    weights = load_weights(tmp_path / "vae_transparent_decoder.safetensors")
-    assert sum(tensor.numel() for tensor in weights.values()) == 104_104_804 and len(weights) == 538
-    assert sum(tensor.numel() for tensor in load_weights(tmp_path / "vae_transparent_encoder.safetensors").values()) == 1_181_764
+    if size == "released":
+        counts = {name: [tensor.numel() for tensor in load_weights(tmp_path / name).values()] for name in (DECODER, ENCODER)}
+        assert len(counts[DECODER]) == 538 and sum(counts[DECODER]) == 104_104_804 and sum(counts[ENCODER]) == 1_181_764
 
     folder = base_directory / "models" / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     trained = folder / "just_trained_decoder.safetensors"
-    (tmp_path / "vae_transparent_decoder.safetensors").rename(trained)
+    (tmp_path / DECODER).rename(trained)
     try:
-        decode = node_classes["DiaphaneVAEDecode"]
         latent = {"samples": torch.randn(1, 4, 8, 8)}
         with torch.inference_mode():
-            rgba, rgb, mask = decode.execute(latent, build_vae("SDXL", 0), "SDXL", 1, 0, decoder_file=trained.name).result
+            decoded = node_classes["DiaphaneVAEDecode"].execute(latent, build_vae("SDXL", 0), "SDXL", 1, 0, decoder_file=trained.name)
     finally:
         trained.unlink()
+    rgba, rgb, mask = decoded.result
     assert rgba.shape == (1, SIDE, SIDE, 4) and rgb.shape == (1, SIDE, SIDE, 3) and mask.shape == (1, SIDE, SIDE)
     assert rgba.isfinite().all()
 
