@@ -138,8 +138,25 @@ def test_every_node_is_used_by_a_workflow(node_infos: dict[str, Json]) -> None:
 # --- help pages -------------------------------------------------------------------------------------------------------------------------
 
 
-def test_every_node_has_a_help_page_and_no_page_is_left_over(node_infos: dict[str, Json]) -> None:
-    assert {path.stem for path in HELP.glob("*.md")} == set(node_infos)
+def test_every_node_has_a_help_page_and_no_page_is_left_over(all_infos: dict[str, Json]) -> None:
+    assert {path.stem for path in HELP.glob("*.md")} == set(all_infos)
+
+
+def test_help_pages_of_deprecated_nodes_name_a_node_to_use_instead(all_infos: dict[str, Json], node_infos: dict[str, Json]) -> None:
+    names = {info["display_name"] for info in node_infos.values()}
+
+    def problems() -> Iterator[str]:
+        for node_id in all_infos.keys() - node_infos.keys():
+            text = help_page(node_id)
+            if not text.startswith(f"# {all_infos[node_id]['display_name']}\n"):
+                yield f"{node_id}: the title is {text.splitlines()[0]}"
+            instead = re.findall(r"\*\*(.+?)\*\*", text.partition("## Use instead\n")[2].partition("## ")[0])
+            if not instead or set(instead) - names:
+                yield f"{node_id}: use instead {instead}"
+            if links(text):
+                yield f"{node_id}: links to {links(text)}"
+
+    assert_none(problems())
 
 
 def test_help_pages_describe_the_inputs(node_infos: dict[str, Json]) -> None:

@@ -16,7 +16,8 @@ Texts = dict[str, str]
 
 # What is written the same in another language.
 SAME = {
-    "fr": {"image", "latent"},
+    "fr": {"image", "latent", "gamma"},
+    "es": {"gamma"},
     "de": {"LayerDiffuse Transparent"},
 }
 # Short for something in any language, so that a text may be nothing else.
