@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import DiaphaneError
-from ..pixels.composite import Layer, Layers, common_batch
+from ..pixels.composite import Layer, Layers, common_batch, inside
 from ..pixels.straight import with_alpha
 
 SOCKET = "DIAPHANE_LAYERS"
@@ -55,14 +55,14 @@ def confined(layer: Layer, area: Tensor, height: int, width: int) -> Layer:
     if area.shape[2:] != (height, width):
         area = F.interpolate(area, size=(height, width), mode="bilinear", align_corners=False)
     image = with_alpha(layer.image)
-    common_batch([image, area])
-    # Pad or cut the area to the layer's place.
-    right, bottom = layer.x + image.shape[2] - width, layer.y + image.shape[1] - height
-    here = F.pad(area, (-layer.x, right, -layer.y, bottom))[:, 0, :, :, None].to(image)
-    alpha = image[..., 3:4] * here
-    image = image.expand(len(alpha), -1, -1, -1).clone()
-    image[..., 3:4] = alpha
-    return replace(layer, image=image)
+    count = common_batch([image, area])
+    result = image.repeat(count // len(image), 1, 1, 1)
+    result[..., 3] = 0.0
+    (top, bottom), (left, right) = inside(layer.y, image.shape[1], height), inside(layer.x, image.shape[2], width)
+    if top < bottom and left < right:
+        here = area[:, 0, top + layer.y : bottom + layer.y, left + layer.x : right + layer.x].to(image).clamp(0.0, 1.0)
+        result[:, top:bottom, left:right, 3] = image[:, top:bottom, left:right, 3] * here
+    return replace(layer, image=result)
 
 
 def named(layers: Layers, names: Sequence[str]) -> Layers:

@@ -61,6 +61,24 @@ def test_outside_the_area_and_outside_alpha_nothing_changes(node_classes: NodeCl
         assert torch.equal(again, image)
 
 
+@pytest.mark.parametrize("position", [{"x": 500}, {"x": -500}, {"y": 500}, {"x": -16384, "y": 16384}])
+def test_an_area_may_meet_a_layer_that_lies_off_the_canvas(node_classes: NodeClasses, position: dict[str, int]) -> None:
+    background = picture(24, 32)[..., :3]
+    layer = placed(node_classes, picture(8, 8, 1), **position)
+    image, _ = run(node_classes, "Composite", background=background, layers={"layer0": layer}, area=torch.ones(1, 24, 32))
+    assert torch.equal(image, background)
+
+
+def test_an_area_of_several_masks_gives_as_many_pictures(node_classes: NodeClasses) -> None:
+    areas = torch.zeros(3, 24, 32)
+    areas[1, :5], areas[2] = 1.0, 2.0  # some nodes give more than 1
+    background, layer = picture(24, 32)[..., :3], picture(24, 32, 1)
+    image, _ = run(node_classes, "Composite", background=background, layers={"layer0": layer}, area=areas)
+    whole, _ = run(node_classes, "Composite", background=background, layers={"layer0": layer})
+    assert torch.equal(image[:1], background) and torch.equal(image[2:], whole)
+    assert torch.equal(image[1:2, :5], whole[:, :5]) and torch.equal(image[1:2, 5:], background[:, 5:])
+
+
 def test_says_what_is_wrong(node_classes: NodeClasses, pack: ModuleType) -> None:
     error = sys.modules[f"{pack.__name__}.lib_layerdiffuse.errors"].DiaphaneError
     with pytest.raises(error, match="no layers to put together. Connect"):
