@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..errors import DiaphaneError
 from ..pixels.composite import Layer, Layers, common_batch, inside
-from ..pixels.straight import with_alpha
+from ..pixels.straight import check_picture, with_alpha
 
 SOCKET = "DIAPHANE_LAYERS"
 BACKGROUND_NAME = "Background"
@@ -45,7 +45,8 @@ def as_layers(item: Tensor | Layers) -> Layers:
     """A picture [B, H, W, C] as a stack of one layer in its place; a stack as it is."""
     if isinstance(item, Layers):
         return item
-    image = item if item.ndim == 4 and item.shape[-1] == 3 else with_alpha(item)
+    check_picture(item)
+    image = item if item.shape[-1] == 3 else with_alpha(item)
     return Layers(image.shape[1], image.shape[2], (Layer(image),))
 
 

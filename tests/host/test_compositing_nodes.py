@@ -85,6 +85,11 @@ def test_says_what_is_wrong(node_classes: NodeClasses, pack: ModuleType) -> None
         run(node_classes, "Composite", layers={})
     with pytest.raises(error, match="batches of 2 and 3 pictures"):
         run(node_classes, "Composite", layers={"layer0": picture(4, 4, batch=2), "layer1": picture(4, 4, batch=3)})
+    for empty in (picture(4, 4, batch=0), picture(0, 4), picture(4, 4, batch=0)[..., :3]):
+        with pytest.raises(error, match="Got an empty picture, .* Check the node before"):
+            run(node_classes, "Composite", layers={"layer0": empty})
+        with pytest.raises(error, match="Got an empty picture"):
+            placed(node_classes, empty, scale=2.0)
     with pytest.raises(error, match="black 0.5 and white 0.5. Lower black or raise white"):
         repair(node_classes, picture(4, 4), black=0.5, white=0.5)
 
