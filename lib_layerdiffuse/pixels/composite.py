@@ -45,14 +45,15 @@ class Layers:
 def over(behind: Tensor, source: Tensor, mode: str = NORMAL, opacity: float = 1.0) -> Tensor:
     """One picture over another of the same size: [B, H, W, 3 or 4] each -> [B, H, W, channels of `behind`], straight alpha.
 
-    Where the source is fully transparent, the result is `behind`, bit for bit. Batches of one are repeated.
+    Where the source is fully transparent, the result is `behind`, bit for bit. Batches of one are repeated. Alpha outside [0, 1], as
+    filters that sharpen leave it, counts as 0 or 1.
     """
-    alpha = (source[..., 3:4] if source.shape[-1] == 4 else torch.ones_like(source[..., :1])) * opacity
+    alpha = (source[..., 3:4].clamp(0.0, 1.0) if source.shape[-1] == 4 else torch.ones_like(source[..., :1])) * opacity
     below, above = behind[..., :3], source[..., :3]
     mixed = above if mode == NORMAL else BLENDS[mode](below.clamp(0.0, 1.0), above.clamp(0.0, 1.0))
     if behind.shape[-1] == 3:
         return torch.where(alpha > 0.0, below + (mixed - below) * alpha, below)
-    alpha_below = behind[..., 3:4]
+    alpha_below = behind[..., 3:4].clamp(0.0, 1.0)
     alpha_out = alpha + alpha_below * (1.0 - alpha)
     colour = alpha * ((1.0 - alpha_below) * above + alpha_below * mixed) + (1.0 - alpha) * alpha_below * below
     result = torch.cat((colour / torch.where(alpha_out > 0.0, alpha_out, 1.0), alpha_out), dim=-1)
