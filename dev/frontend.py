@@ -25,7 +25,8 @@ from typing import TYPE_CHECKING, Any
 # So that this file also runs as a plain script.
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 
-from dev.steps import HostError, step, tool
+from dev.debian import can_install, install
+from dev.steps import HostError, step
 
 if TYPE_CHECKING:
     from playwright.sync_api import ConsoleMessage, Page, Playwright, Route
@@ -85,11 +86,6 @@ def _starts(path: str) -> bool:
     return False
 
 
-def can_install() -> bool:
-    """Whether ensure_browser() could install one: it takes apt-get and root."""
-    return shutil.which("apt-get") is not None and hasattr(os, "geteuid") and os.geteuid() == 0
-
-
 def ensure_browser() -> Path | None:
     """The browser to drive, installed first (Debian's Chromium) if there is none and the machine allows it; None if it does not.
 
@@ -97,15 +93,9 @@ def ensure_browser() -> Path | None:
     """
     browser = find_browser()
     if browser is None and not os.environ.get("CHROME_BIN") and can_install():
-        step("browser for tests", _install)
+        step("browser for tests", functools.partial(install, "chromium"))
         browser = find_browser()
     return browser
-
-
-def _install() -> None:
-    apt = ["env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-qq", "-o", "DPkg::Lock::Timeout=300"]
-    tool([*apt, "update"])
-    tool([*apt, "install", "--no-install-recommends", "-y", "chromium"])
 
 
 # --- the frontend -----------------------------------------------------------------------------------------------------------------------

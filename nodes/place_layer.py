@@ -7,7 +7,7 @@ from comfy_api.latest import io
 from ..lib_layerdiffuse.pixels.blend import BLENDS, NORMAL
 from ..lib_layerdiffuse.pixels.composite import Layer, Layers
 from ..lib_layerdiffuse.pixels.place import place
-from ..lib_layerdiffuse.pixels.straight import with_alpha
+from ..lib_layerdiffuse.pixels.straight import check_picture, with_alpha
 from . import inputs
 
 
@@ -46,6 +46,7 @@ class PlaceLayer(io.ComfyNode):
 
     @classmethod
     def execute(cls, image, name, mode, opacity, x, y, scale, rotation, mask=None) -> io.NodeOutput:
+        check_picture(image)
         height, width = image.shape[1:3]
         if mask is not None or image.shape[-1] != 3:
             image = with_alpha(image, mask)

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import DiaphaneError
-from ..pixels.composite import Layer, Layers, common_batch
-from ..pixels.straight import with_alpha
+from ..pixels.composite import Layer, Layers, common_batch, inside
+from ..pixels.straight import check_picture, with_alpha
 
 SOCKET = "DIAPHANE_LAYERS"
 BACKGROUND_NAME = "Background"
@@ -45,7 +45,8 @@ def as_layers(item: Tensor | Layers) -> Layers:
     """A picture [B, H, W, C] as a stack of one layer in its place; a stack as it is."""
     if isinstance(item, Layers):
         return item
-    image = item if item.ndim == 4 and item.shape[-1] == 3 else with_alpha(item)
+    check_picture(item)
+    image = item if item.shape[-1] == 3 else with_alpha(item)
     return Layers(image.shape[1], image.shape[2], (Layer(image),))
 
 
@@ -55,14 +56,14 @@ def confined(layer: Layer, area: Tensor, height: int, width: int) -> Layer:
     if area.shape[2:] != (height, width):
         area = F.interpolate(area, size=(height, width), mode="bilinear", align_corners=False)
     image = with_alpha(layer.image)
-    common_batch([image, area])
-    # Pad or cut the area to the layer's place.
-    right, bottom = layer.x + image.shape[2] - width, layer.y + image.shape[1] - height
-    here = F.pad(area, (-layer.x, right, -layer.y, bottom))[:, 0, :, :, None].to(image)
-    alpha = image[..., 3:4] * here
-    image = image.expand(len(alpha), -1, -1, -1).clone()
-    image[..., 3:4] = alpha
-    return replace(layer, image=image)
+    count = common_batch([image, area])
+    result = image.repeat(count // len(image), 1, 1, 1)
+    result[..., 3] = 0.0
+    (top, bottom), (left, right) = inside(layer.y, image.shape[1], height), inside(layer.x, image.shape[2], width)
+    if top < bottom and left < right:
+        here = area[:, 0, top + layer.y : bottom + layer.y, left + layer.x : right + layer.x].to(image).clamp(0.0, 1.0)
+        result[:, top:bottom, left:right, 3] = image[:, top:bottom, left:right, 3] * here
+    return replace(layer, image=result)
 
 
 def named(layers: Layers, names: Sequence[str]) -> Layers:

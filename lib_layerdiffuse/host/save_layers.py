@@ -36,7 +36,8 @@ Writer = Callable[[BinaryIO, Layers, np.ndarray, Metadata], None]
 def save_layers(layers: Layers, form: str, prefix: str, metadata: Metadata) -> dict[str, list[Result]]:
     """Save each picture of the batch, as a document or as one PNG per layer; what the frontend is to list, by the kind of output.
 
-    prefix: as in Save Image; it never leads out of the output folder. Documents come with a preview, since browsers show none.
+    prefix: as in Save Image; it never leads out of the output folder. Documents come with a preview, since browsers show none;
+    like them it holds the metadata, so that it can be dropped into ComfyUI.
     """
     folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(
         prefix, folder_paths.get_output_directory(), layers.width, layers.height
@@ -57,7 +58,7 @@ def save_layers(layers: Layers, form: str, prefix: str, metadata: Metadata) -> d
             with whole_file(path) as file:
                 _writer(form)(file, picture, flat, metadata)
             files.append(_result(path, subfolder, "output"))
-            previews.append(_save_preview(stem, flat))
+            previews.append(_save_preview(stem, flat, metadata))
         progress.update(1)
     return {"images": files} if form == PNG else {"images": previews, "files": files}
 
@@ -112,10 +113,10 @@ def _save_pngs(folder: Path, stem: str, layers: Layers, metadata: Metadata) -> l
     return paths
 
 
-def _save_preview(stem: str, flat: np.ndarray) -> Result:
+def _save_preview(stem: str, flat: np.ndarray, metadata: Metadata) -> Result:
     folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(f"{stem}_preview", folder_paths.get_temp_directory())
     path = Path(folder, f"{name}_{counter:05}_.png")
-    reduced(flat, PREVIEW_SIDE).save(path, compress_level=1)
+    reduced(flat, PREVIEW_SIDE).save(path, pnginfo=text_chunks(metadata), compress_level=1)
     return _result(path, subfolder, "temp")
 
 

@@ -45,14 +45,15 @@ class Layers:
 def over(behind: Tensor, source: Tensor, mode: str = NORMAL, opacity: float = 1.0) -> Tensor:
     """One picture over another of the same size: [B, H, W, 3 or 4] each -> [B, H, W, channels of `behind`], straight alpha.
 
-    Where the source is fully transparent, the result is `behind`, bit for bit. Batches of one are repeated.
+    Where the source is fully transparent, the result is `behind`, bit for bit. Batches of one are repeated. Alpha outside [0, 1], as
+    filters that sharpen leave it, counts as 0 or 1.
     """
-    alpha = (source[..., 3:4] if source.shape[-1] == 4 else torch.ones_like(source[..., :1])) * opacity
+    alpha = (source[..., 3:4].clamp(0.0, 1.0) if source.shape[-1] == 4 else torch.ones_like(source[..., :1])) * opacity
     below, above = behind[..., :3], source[..., :3]
     mixed = above if mode == NORMAL else BLENDS[mode](below.clamp(0.0, 1.0), above.clamp(0.0, 1.0))
     if behind.shape[-1] == 3:
         return torch.where(alpha > 0.0, below + (mixed - below) * alpha, below)
-    alpha_below = behind[..., 3:4]
+    alpha_below = behind[..., 3:4].clamp(0.0, 1.0)
     alpha_out = alpha + alpha_below * (1.0 - alpha)
     colour = alpha * ((1.0 - alpha_below) * above + alpha_below * mixed) + (1.0 - alpha) * alpha_below * below
     result = torch.cat((colour / torch.where(alpha_out > 0.0, alpha_out, 1.0), alpha_out), dim=-1)
@@ -85,14 +86,19 @@ def _fills(layer: Layer, height: int, width: int) -> bool:
 
 def paint(canvas: Tensor, layer: Layer, top: int = 0) -> None:
     """Put a layer on the canvas [B, rows, W, 3 or 4], in place. top: the row of the picture that the canvas begins with."""
-    y, (layer_height, layer_width) = layer.y - top, layer.image.shape[1:3]
-    first_row, last_row = max(0, y), min(canvas.shape[1], y + layer_height)
-    first_column, last_column = max(0, layer.x), min(canvas.shape[2], layer.x + layer_width)
+    x, y = layer.x, layer.y - top
+    first_row, last_row = inside(y, layer.image.shape[1], canvas.shape[1])
+    first_column, last_column = inside(x, layer.image.shape[2], canvas.shape[2])
     if first_row >= last_row or first_column >= last_column:
         return
-    source = layer.image[:, first_row - y : last_row - y, first_column - layer.x : last_column - layer.x].to(canvas)
-    part = canvas[:, first_row:last_row, first_column:last_column]
+    source = layer.image[:, first_row:last_row, first_column:last_column].to(canvas)
+    part = canvas[:, first_row + y : last_row + y, first_column + x : last_column + x]
     part.copy_(over(part, source, layer.mode, layer.opacity))
+
+
+def inside(offset: int, length: int, canvas: int) -> tuple[int, int]:
+    """Which part of a layer lies on the canvas, along one side: from, to; nothing of it unless from < to."""
+    return max(0, -offset), min(length, canvas - offset)
 
 
 def common_batch(pictures: Sequence[Tensor]) -> int:

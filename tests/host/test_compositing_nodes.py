@@ -61,12 +61,35 @@ def test_outside_the_area_and_outside_alpha_nothing_changes(node_classes: NodeCl
         assert torch.equal(again, image)
 
 
+@pytest.mark.parametrize("position", [{"x": 500}, {"x": -500}, {"y": 500}, {"x": -16384, "y": 16384}])
+def test_an_area_may_meet_a_layer_that_lies_off_the_canvas(node_classes: NodeClasses, position: dict[str, int]) -> None:
+    background = picture(24, 32)[..., :3]
+    layer = placed(node_classes, picture(8, 8, 1), **position)
+    image, _ = run(node_classes, "Composite", background=background, layers={"layer0": layer}, area=torch.ones(1, 24, 32))
+    assert torch.equal(image, background)
+
+
+def test_an_area_of_several_masks_gives_as_many_pictures(node_classes: NodeClasses) -> None:
+    areas = torch.zeros(3, 24, 32)
+    areas[1, :5], areas[2] = 1.0, 2.0  # some nodes give more than 1
+    background, layer = picture(24, 32)[..., :3], picture(24, 32, 1)
+    image, _ = run(node_classes, "Composite", background=background, layers={"layer0": layer}, area=areas)
+    whole, _ = run(node_classes, "Composite", background=background, layers={"layer0": layer})
+    assert torch.equal(image[:1], background) and torch.equal(image[2:], whole)
+    assert torch.equal(image[1:2, :5], whole[:, :5]) and torch.equal(image[1:2, 5:], background[:, 5:])
+
+
 def test_says_what_is_wrong(node_classes: NodeClasses, pack: ModuleType) -> None:
     error = sys.modules[f"{pack.__name__}.lib_layerdiffuse.errors"].DiaphaneError
     with pytest.raises(error, match="no layers to put together. Connect"):
         run(node_classes, "Composite", layers={})
     with pytest.raises(error, match="batches of 2 and 3 pictures"):
         run(node_classes, "Composite", layers={"layer0": picture(4, 4, batch=2), "layer1": picture(4, 4, batch=3)})
+    for empty in (picture(4, 4, batch=0), picture(0, 4), picture(4, 4, batch=0)[..., :3]):
+        with pytest.raises(error, match="Got an empty picture, .* Check the node before"):
+            run(node_classes, "Composite", layers={"layer0": empty})
+        with pytest.raises(error, match="Got an empty picture"):
+            placed(node_classes, empty, scale=2.0)
     with pytest.raises(error, match="black 0.5 and white 0.5. Lower black or raise white"):
         repair(node_classes, picture(4, 4), black=0.5, white=0.5)
 

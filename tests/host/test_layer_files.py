@@ -160,6 +160,14 @@ def test_pngs_are_numbered_and_know_their_place(stack: Any, saved: Callable[...,
     assert [path.name for path in saved(stack, "PNG", "pngs/all")][0] == "all_00002_01.png"
 
 
+@pytest.mark.parametrize("form", ["PSD", "OpenRaster"])
+def test_previews_bring_the_workflow(parts: Any, base_directory: Path, form: str) -> None:
+    layers = parts.composite.Layers(8, 9, (parts.composite.Layer(picture(8, 9, 1)),))
+    [preview] = parts.save.save_layers(layers, form, f"preview_{form}", {"workflow": "{}"})["images"]
+    with Image.open(base_directory / "temp" / preview["subfolder"] / preview["filename"]) as image:
+        assert image.info == {"workflow": "{}"} and image.size == (9, 8)
+
+
 @pytest.mark.parametrize("form", ["PSD", "OpenRaster", "PNG"])
 def test_batches_are_files_of_their_own(parts: Any, saved: Callable[..., list[Path]], form: str) -> None:
     layer = parts.composite.Layer

@@ -136,6 +136,15 @@ def test_results_are_colours_and_nothing_changes_outside_alpha(seed: int, mode: 
         assert torch.equal(result[hidden], behind[hidden])
 
 
+@pytest.mark.parametrize("channels", [3, 4])
+def test_alpha_out_of_range_counts_as_all_or_nothing(channels: int) -> None:
+    below, above = picture(9, 11, 1)[..., :channels], picture(9, 11, 2)
+    wild = above.clone()
+    wild[..., 3] = wild[..., 3] * 3 - 1  # as left by filters that sharpen
+    above[..., 3] = wild[..., 3].clamp(0, 1)
+    assert torch.equal(over(below, wild), over(below, above))
+
+
 @given(seeds)
 @settings(max_examples=20, deadline=None)
 def test_layers_may_be_flattened_from_either_end(seed: int) -> None:
