@@ -1,7 +1,7 @@
 """Pictures for the help pages: every node in a graph, as the real frontend draws it. `make help-pictures`
 
-A node is shown with its neighbours in the first bundled workflow that uses it. The pictures go to web/docs/pictures/ID.webp; the pages
-show them under "Wiring".
+A node is shown with its neighbours in the first bundled workflow that uses it, or else inside the first blueprint there. The pictures go
+to web/docs/pictures/ID.webp; the pages show them under "Wiring". `make help-pictures ARGS="ID ..."` draws those only.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ SCALE = 0.75
 # Between columns and between the nodes of a column.
 GAP_X, GAP_Y, TITLE = 70, 50, 30
 # A picture belongs into the graph at its right or left; what it shows is no part of the lesson.
-LOWEST = {"SaveImage": 80, "DiaphanePreview": 130, "PreviewImage": 60, "LoadImage": 110}
+LOWEST = {"SaveImage": 80, "DiaphanePreview": 130, "PreviewImage": 60, "LoadImage": 110, "DiaphaneSaveLayers": 180}
 
 
 def main() -> int:
@@ -42,12 +42,12 @@ def main() -> int:
         name_models(base / "models")
         bundled.draw_cut_out(base / "input" / bundled.EXAMPLE, 128, 96)
         with ComfyServer(base) as server, Frontend(server.url) as frontend:
-            for page in sorted(HELP.glob("*.md")):
-                workflow = excerpt(page.stem)
+            for node_type in sys.argv[1:] or sorted(page.stem for page in HELP.glob("*.md")):
+                workflow = excerpt(node_type)
                 if workflow is None:
-                    print(f"{page.stem}: no workflow uses it", flush=True)
+                    print(f"{node_type}: no workflow uses it", flush=True)
                     continue
-                path = draw(frontend, page.stem, workflow)
+                path = draw(frontend, node_type, workflow)
                 print(f"{path.relative_to(hosts.ROOT)}: {path.stat().st_size / 1000:.0f} kB", flush=True)
     except (hosts.HostError, ServerError, FrontendError) as error:
         print(error, file=sys.stderr)
@@ -78,12 +78,23 @@ def draw(frontend: Frontend, node_type: str, workflow: Json) -> Path:
 
 def excerpt(node_type: str) -> Json | None:
     """The node and its neighbours out of the first workflow that uses it, put close together; None if no workflow does."""
-    for name in bundled.names():
-        workflow = bundled.read(name)
-        node = next((node for node in workflow["nodes"] if node["type"] == node_type), None)
-        if node is not None:
-            return _around(node, workflow)
+    workflows = [bundled.read(name) for name in bundled.names()]
+    blueprints = [_as_workflow(graph) for workflow in workflows for graph in workflow.get("definitions", {}).get("subgraphs", [])]
+    for workflow in [*workflows, *blueprints]:
+        found = [node for node in workflow["nodes"] if node["type"] == node_type]
+        if found:
+            # The one that shows best what it is given.
+            return _around(max(found, key=lambda node: sum(link[3] == node["id"] for link in workflow["links"])), workflow)
     return None
+
+
+def _as_workflow(graph: Json) -> Json:
+    """A blueprint as a workflow of its own, without the links to the box around it."""
+    ids = {node["id"] for node in graph["nodes"]}
+    names = ("id", "origin_id", "origin_slot", "target_id", "target_slot", "type")
+    links = [[link[name] for name in names] for link in graph["links"] if {link["origin_id"], link["target_id"]} <= ids]
+    last = {"last_node_id": max(ids), "last_link_id": max(link[0] for link in links)}
+    return {**last, "nodes": graph["nodes"], "links": links, "groups": [], "config": {}, "extra": {}, "version": 0.4}
 
 
 def _around(node: Json, workflow: Json) -> Json:
@@ -92,6 +103,8 @@ def _around(node: Json, workflow: Json) -> Json:
     after = dict.fromkeys(link[3] for link in near if link[1] == node["id"])
     kept = {link[0] for link in near}
     nodes = {item["id"]: copy.deepcopy(item) for item in workflow["nodes"]}
+    # Under its own name, whatever the workflow calls it.
+    nodes[node["id"]].pop("title", None)
     columns = [[nodes[item] for item in ids] for ids in (before, [node["id"]], after) if ids]
     left = 0.0
     for column in columns:

@@ -8,13 +8,18 @@ from typing import Any
 import pytest
 
 from dev import bundled
-from dev.frontend import Frontend
+from dev.frontend import Frontend, FrontendError
 from dev.server import ComfyServer
 from dev.workflow import to_prompt
 
 pytestmark = pytest.mark.browser
 
 Json = dict[str, Any]
+
+WIDTH, HEIGHT = 192, 128
+# One of each family of nodes; the others are run by `make test-full`.
+QUICK = {"transparent_sdxl", "joint_layers_sd15"}
+MESSAGE = "start and end have to be between 0 and 1, start not after end; got start 0.8 and end 0.2."
 
 
 @pytest.mark.parametrize("name", bundled.names())
@@ -44,21 +49,50 @@ def test_nodes_do_not_overlap(frontend: Frontend, name: str) -> None:
     assert overlaps == []
 
 
-def test_runs_from_the_browser_and_shows_its_picture(frontend: Frontend, tmp_path: Path) -> None:
-    workflow = bundled.on_stand_ins("transparent_sdxl")
-    for node in workflow["nodes"]:
-        if node["type"] == "EmptyLatentImage":
-            node["widgets_values"][:2] = [192, 128]
-        if node["type"] == "KSampler":
-            node["widgets_values"][2] = 2
-    ids = {node["type"]: str(node["id"]) for node in workflow["nodes"]}
-    frontend.load(workflow)
+@pytest.mark.parametrize("name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.full) for name in bundled.names()])
+def test_runs_by_the_run_button_and_shows_its_pictures(frontend: Frontend, tmp_path: Path, name: str) -> None:
+    workflow = small(name)
+    frontend.load(workflow, name)
     frontend.queue()
     pictures = frontend.pictures()
-    assert pictures[ids["SaveImage"]] == [(192, 128)]
-    assert pictures[ids["DiaphanePreview"]] == [(192, 128)]
+    shown = {str(node["id"]) for node in workflow["nodes"] if node["type"] in ("SaveImage", "DiaphanePreview")}
+    assert shown <= set(pictures), f"no picture at {sorted(shown - set(pictures))}"
+    if name == "transparent_sdxl":
+        assert all(pictures[node_id] == [(WIDTH, HEIGHT)] for node_id in shown)
     # Colours of the checkerboard and of the picture, not of an empty canvas.
     assert len(frontend.screenshot(tmp_path / "run.png").read_bytes()) > 50_000
+
+
+def test_an_error_is_shown_as_one_sentence_and_the_next_run_works(frontend: Frontend) -> None:
+    workflow = small("transparent_sdxl")
+    [patch] = [node for node in workflow["nodes"] if node["type"] == "DiaphaneTransparent"]
+    right = patch["widgets_values"]
+    patch["widgets_values"] = [right[0], right[1], 0.8, 0.2, *right[4:]]
+    frontend.load(workflow)
+    with pytest.raises(FrontendError, match="start 0.8 and end 0.2"):
+        frontend.queue()
+    frontend.page.locator("[data-testid=error-overlay]").wait_for()
+    frontend.page.locator("[data-testid=error-overlay-see-errors]").click()
+    panel = frontend.page.get_by_text(MESSAGE).first
+    panel.wait_for()
+    assert "Traceback" not in panel.inner_text()
+
+    patch["widgets_values"] = right
+    frontend.load(workflow)
+    frontend.queue()
+    assert frontend.page.locator("[data-testid=error-overlay]:visible").count() == 0
+
+
+def small(name: str) -> Json:
+    """A workflow on stand-ins for a small picture and few steps."""
+    workflow = bundled.on_stand_ins(name)
+    for graph in (workflow, *workflow.get("definitions", {}).get("subgraphs", ())):
+        for node in graph["nodes"]:
+            if node["type"] in ("EmptyLatentImage", "EmptySD3LatentImage", "DiaphaneEmptyLayers"):
+                node["widgets_values"][:2] = [WIDTH, HEIGHT]
+            if node["type"] == "KSampler":
+                node["widgets_values"][2] = 2
+    return workflow
 
 
 def _kept(workflow: Json) -> Json:
