@@ -96,13 +96,13 @@ def small(name: str) -> Json:
 
 
 def _kept(workflow: Json) -> Json:
-    """What makes up a workflow, without the view and the versions that wrote it."""
-    nodes = [{**node, "properties": _without_version(node["properties"])} for node in workflow["nodes"]]
+    """What makes up a workflow, without the view, the versions that wrote it, and which previews a subgraph happened to show."""
+    nodes = [{**node, "properties": _lasting(node["properties"])} for node in workflow["nodes"]]
     return {"nodes": nodes, "links": workflow["links"], "groups": workflow["groups"], "version": workflow["version"]}
 
 
-def _without_version(properties: Json) -> Json:
-    return {key: value for key, value in properties.items() if key not in ("ver", "cnr_id", "aux_id")}
+def _lasting(properties: Json) -> Json:
+    return {key: value for key, value in properties.items() if key not in ("ver", "cnr_id", "aux_id", "previewExposures")}
 
 
 def _overlap(one: list[float], other: list[float]) -> bool:
