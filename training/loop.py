@@ -11,7 +11,7 @@ import math
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from accelerate import Accelerator
@@ -82,6 +82,9 @@ class Objective(nn.Module):
         raise NotImplementedError
 
 
+Trained = TypeVar("Trained", bound=Objective)
+
+
 @dataclass
 class Averages:
     """Moving average of the trained weights, kept with the checkpoints."""
@@ -136,7 +139,7 @@ def draws_for(run: Run, step: int, rank: int = 0, world: int = 1) -> Draws:
     return Draws(step, run.steps, run.batch, slice(rank * share, (rank + 1) * share), generator)
 
 
-def train(run: Run, objective: Objective) -> Objective:
+def train(run: Run, objective: Trained) -> Trained:
     """Train, or go on where the run in `run.folder` stopped. Returns the objective with the resulting (averaged) weights."""
     config = ProjectConfiguration(project_dir=str(run.folder), logging_dir=str(run.folder))
     players = objective.players()

@@ -116,11 +116,11 @@ def _cut_outs(draws: Draws) -> tuple[Tensor, Draws]:
 def train_base(family: Family, run: Run) -> None:
     """The UNet and its text encoder: scenes, sprites on scenes, and, under a word of their own, transparent sprites."""
     data = _latents(family, run, "base", 20000, _base_items)
-    objective = DiffusionObjective(UNet(UNET), TextEncoder(UNET.context_width, TEXT_LAYERS, TEXT_HEADS), data, prediction=VELOCITY)
-    nn.init.normal_(objective.text_encoder.token_embedding.weight, std=0.3)
-    nn.init.normal_(objective.text_encoder.position_embedding.weight, std=0.05)
-    train(run, objective)
-    save_base(family, objective.unet, objective.text_encoder, words=data.tokens.unique())
+    unet, text_encoder = UNet(UNET), TextEncoder(UNET.context_width, TEXT_LAYERS, TEXT_HEADS)
+    nn.init.normal_(text_encoder.token_embedding.weight, std=0.3)
+    nn.init.normal_(text_encoder.position_embedding.weight, std=0.05)
+    train(run, DiffusionObjective(unet, text_encoder, data, prediction=VELOCITY))
+    save_base(family, unet, text_encoder, words=data.tokens.unique())
 
 
 def save_base(family: Family, unet: UNet, text_encoder: TextEncoder, words: Tensor) -> None:
@@ -140,7 +140,7 @@ def train_sharing(name: str, frames: tuple[str, ...], given: str | None = None) 
             return encode_layers(encoder, layers(count, SIDE, generator), frames, given, procedural_tokens)
 
         data = _latents(family, run, name, 8000 // len(frames), items)
-        unet, text_encoder = (module.requires_grad_(False).eval() for module in (family.unet(), family.text_encoder()))
+        unet, text_encoder = family.unet().requires_grad_(False), family.text_encoder().requires_grad_(False)
         sharing = sharing_for(unet, len(frames), RANK, CONTROL_WIDTHS if given else ())
         objective = DiffusionObjective(unet, text_encoder, data, prediction=VELOCITY, sharing=sharing, same_caption=0.2)
         train(run, objective)
@@ -187,7 +187,7 @@ STAGES: dict[str, tuple[tuple[str, ...], Callable[[Family, Run], None], dict[str
     "transparency": (
         ("transparent_encoder", "transparent_decoder"),
         train_transparency,
-        {"steps": 5000, "batch": 8, "learning_rate": 1.5e-3, "average": 0.998},
+        {"steps": 6000, "batch": 8, "learning_rate": 1.5e-3, "average": 0.998},
     ),
     "base": (("text_encoder", "unet"), train_base, {"steps": 7000, "batch": 32, "learning_rate": 1.5e-3, "average": 0.998}),
     "transparent": (

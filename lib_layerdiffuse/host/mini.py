@@ -129,7 +129,7 @@ def _clip(weights: dict[str, Tensor], settings: dict[str, Any]) -> comfy.sd.CLIP
     return clip
 
 
-def _vae(weights: dict[str, Tensor], metadata: dict[str, str]) -> comfy.sd.VAE:
+def _vae(weights: dict[str, Tensor], metadata: dict[str, str]) -> Any:
     blocks = [key for key in weights if key.startswith("encoder.down.") and key.endswith(".block.0.conv2.weight")]
     width = weights["encoder.conv_in.weight"].shape[0]
     network = {
@@ -144,7 +144,7 @@ def _vae(weights: dict[str, Tensor], metadata: dict[str, str]) -> comfy.sd.VAE:
         "attn_resolutions": [],
         "dropout": 0.0,
     }
-    vae = comfy.sd.VAE(sd=weights, config={"params": {"ddconfig": network, "embed_dim": network["z_channels"]}})
+    vae: Any = comfy.sd.VAE(sd=weights, config={"params": {"ddconfig": network, "embed_dim": network["z_channels"]}})
     _set_groups(vae.first_stage_model, int(metadata["group"]))
     return vae
 

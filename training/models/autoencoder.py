@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -84,20 +85,39 @@ def norm(width: int, group: int | None) -> nn.GroupNorm:
     return nn.GroupNorm(width // group if group else 32, width, eps=1e-6)
 
 
-def middle(width: int, group: int | None) -> nn.Module:
-    mid = nn.Module()
-    mid.block_1 = ResnetBlock(width, width, group)
-    mid.attn_1 = AttnBlock(width, group)
-    mid.block_2 = ResnetBlock(width, width, group)
-    return mid
+class Middle(nn.Module):
+    def __init__(self, width: int, group: int | None):
+        super().__init__()
+        self.block_1 = ResnetBlock(width, width, group)
+        self.attn_1 = AttnBlock(width, group)
+        self.block_2 = ResnetBlock(width, width, group)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.block_2(self.attn_1(self.block_1(x)))
 
 
-def level(blocks: list[nn.Module], **resample: nn.Module) -> nn.Module:
-    part = nn.Module()
-    part.block = nn.ModuleList(blocks)
-    for name, module in resample.items():
-        part.add_module(name, module)
-    return part
+class DownLevel(nn.Module):
+    def __init__(self, blocks: list[nn.Module], downsample: Downsample | None):
+        super().__init__()
+        self.block = nn.ModuleList(blocks)
+        self.downsample = downsample
+
+    def forward(self, x: Tensor) -> Tensor:
+        for block in self.block:
+            x = block(x)
+        return x if self.downsample is None else self.downsample(x)
+
+
+class UpLevel(nn.Module):
+    def __init__(self, blocks: list[nn.Module], upsample: Upsample | None):
+        super().__init__()
+        self.block = nn.ModuleList(blocks)
+        self.upsample = upsample
+
+    def forward(self, x: Tensor) -> Tensor:
+        for block in self.block:
+            x = block(x)
+        return x if self.upsample is None else self.upsample(x)
 
 
 class Encoder(nn.Module):
@@ -110,20 +130,16 @@ class Encoder(nn.Module):
         for i, multiple in enumerate(layout.multiples):
             before, width = width, layout.width * multiple
             blocks: list[nn.Module] = [ResnetBlock(before if n == 0 else width, width, group) for n in range(layout.blocks)]
-            self.down.append(level(blocks, **({"downsample": Downsample(width)} if i < last else {})))
-        self.mid = middle(width, group)
+            self.down.append(DownLevel(blocks, Downsample(width) if i < last else None))
+        self.mid = Middle(width, group)
         self.norm_out = norm(width, group)
         self.conv_out = nn.Conv2d(width, 2 * layout.latent_channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.conv_in(x)
-        for part in self.down:
-            for block in part.block:
-                x = block(x)
-            if hasattr(part, "downsample"):
-                x = part.downsample(x)
-        x = self.mid.block_2(self.mid.attn_1(self.mid.block_1(x)))
-        return self.conv_out(F.silu(self.norm_out(x)))
+        for level in self.down:
+            x = level(x)
+        return self.conv_out(F.silu(self.norm_out(self.mid(x))))
 
 
 class Decoder(nn.Module):
@@ -132,23 +148,20 @@ class Decoder(nn.Module):
         group = layout.group
         width = layout.width * layout.multiples[-1]
         self.conv_in = nn.Conv2d(layout.latent_channels, width, 3, padding=1)
-        self.mid = middle(width, group)
+        self.mid = Middle(width, group)
         parts: list[nn.Module] = []
         for i, multiple in reversed(list(enumerate(layout.multiples))):
             before, width = width, layout.width * multiple
             blocks: list[nn.Module] = [ResnetBlock(before if n == 0 else width, width, group) for n in range(layout.blocks + 1)]
-            parts.insert(0, level(blocks, **({"upsample": Upsample(width)} if i > 0 else {})))
+            parts.insert(0, UpLevel(blocks, Upsample(width) if i > 0 else None))
         self.up = nn.ModuleList(parts)
         self.norm_out = norm(width, group)
         self.conv_out = nn.Conv2d(width, 3, 3, padding=1)
 
     def forward(self, z: Tensor) -> Tensor:
-        x = self.mid.block_2(self.mid.attn_1(self.mid.block_1(self.conv_in(z))))
-        for part in reversed(self.up):
-            for block in part.block:
-                x = block(x)
-            if hasattr(part, "upsample"):
-                x = part.upsample(x)
+        x = self.mid(self.conv_in(z))
+        for level in reversed(self.up):
+            x = level(x)
         return self.conv_out(F.silu(self.norm_out(x)))
 
 
@@ -185,9 +198,9 @@ class Autoencoder(nn.Module):
         SD1.5's latent format has one scale and no shift: a latent space of one's own is brought to it here.
         """
         channels = len(shift)
-        weight, bias = self.quant_conv.weight, self.quant_conv.bias
+        weight, bias, bias_back = self.quant_conv.weight, cast(Tensor, self.quant_conv.bias), cast(Tensor, self.post_quant_conv.bias)
         weight[:channels] *= scale[:, None, None, None]
         bias[:channels] = (bias[:channels] - shift) * scale
         bias[channels:] += 2 * scale.log()
-        self.post_quant_conv.bias += (self.post_quant_conv.weight[:, :, 0, 0] * shift).sum(1)
+        bias_back += (self.post_quant_conv.weight[:, :, 0, 0] * shift).sum(1)
         self.post_quant_conv.weight /= scale[None, :, None, None]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
@@ -28,8 +30,9 @@ def add_low_rank(unet: UNet, rank: int) -> None:
     unet.requires_grad_(False)
     for module in list(unet.modules()):
         if isinstance(module, CrossAttention):
-            module.to_q, module.to_k, module.to_v = (LowRankLinear(linear, rank) for linear in (module.to_q, module.to_k, module.to_v))
-            module.to_out[0] = LowRankLinear(module.to_out[0], rank)
+            for name in ("to_q", "to_k", "to_v"):
+                setattr(module, name, LowRankLinear(getattr(module, name), rank))
+            module.to_out[0] = LowRankLinear(cast(nn.Linear, module.to_out[0]), rank)
 
 
 def low_rank_deltas(unet: UNet) -> dict[str, Tensor]:

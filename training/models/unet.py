@@ -120,16 +120,23 @@ class CrossAttention(nn.Module):
         return out if signal is None else out + signal
 
 
+class Gated(nn.Module):
+    def __init__(self, in_width: int, width: int):
+        super().__init__()
+        self.proj = nn.Linear(in_width, width * 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        value, gate = self.proj(x).chunk(2, dim=-1)
+        return value * F.gelu(gate)
+
+
 class FeedForward(nn.Module):
     def __init__(self, width: int):
         super().__init__()
-        gate = nn.Module()
-        gate.proj = nn.Linear(width, width * 8)
-        self.net = nn.Sequential(gate, nn.Identity(), nn.Linear(width * 4, width))
+        self.net = nn.Sequential(Gated(width, width * 4), nn.Identity(), nn.Linear(width * 4, width))
 
     def forward(self, x: Tensor) -> Tensor:
-        value, gate = self.net[0].proj(x).chunk(2, dim=-1)
-        return self.net[2](value * F.gelu(gate))
+        return self.net(x)
 
 
 class TransformerBlock(nn.Module):
@@ -251,8 +258,8 @@ class UNet(nn.Module):
         encoder = None if sharing is None or control is None else sharing.kwargs_encoder
         maps = {} if encoder is None else {signal.shape[2:]: signal for signal in encoder(control)}
 
-        def run(parts: nn.ModuleList, x: Tensor) -> Tensor:
-            for part in parts:
+        def run(parts: nn.Module, x: Tensor) -> Tensor:
+            for part in parts.children():
                 if isinstance(part, ResBlock):
                     x = part(x, embedding)
                 elif isinstance(part, SpatialTransformer):

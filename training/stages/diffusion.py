@@ -6,8 +6,10 @@ around a frozen UNet.
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lib_layerdiffuse.nets.attention_sharing import AttentionSharing
 
@@ -110,7 +112,7 @@ def sharing_for(unet: UNet, frames: int, rank: int, control_widths: tuple[int, .
         silent = [low_rank.up.weight for name in ("q", "k", "v", "out") for low_rank in getattr(unit, f"to_{name}_lora")]
         silent += [unit.temporal_o.weight, unit.temporal_o.bias]
         for conv in unit.control_convs or ():
-            silent += [conv[2].weight, conv[2].bias]
+            silent += list(cast(nn.Sequential, conv)[2].parameters())
         for parameter in silent:
             torch.nn.init.zeros_(parameter)
     return sharing

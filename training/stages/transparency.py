@@ -24,6 +24,8 @@ from ..models.patch_gan import PatchDiscriminator, discriminator_loss
 
 OFFSET_SCALE = 300.0  # what the nodes multiply the offset by, as the authors' release does
 FAINT = 0.05  # weight of colour where nothing is visible
+LOUD = 0.02  # share of the identity loss's weight at the start
+LOUD_GAIN = 88.0  # of the last convolution at the start: the offset is about half the posterior's deviation then
 
 
 class Pictures(Protocol):
@@ -34,14 +36,24 @@ class Pictures(Protocol):
 
 @dataclass(frozen=True)
 class TransparencySettings:
-    """Weights of the losses as published; dropout for the robust decoder."""
+    """Weights of the losses as published; dropout for the robust decoder.
+
+    At first the identity loss counts for little and nothing is dropped: the offset has to be loud until the decoder has learnt to
+    read it. With the full weight from the first step on it falls silent, and alpha is guessed from the picture alone.
+    """
 
     reconstruction: float = 1.0
     identity: float = 1.0
+    identity_rises: tuple[float, float] = (0.05, 0.11)  # progress from which to which its weight grows to the full one
     adversarial: float = 0.01
     adversarial_from: float = 0.5  # progress at which the discriminator joins; it learns before
     offset_dropout: float = 0.3  # share of the offset that is missing, in cells or whole pictures
     latent_noise: float = 0.0  # as a share of the latent's deviation: generated latents are never quite clean
+
+    def quietness(self, progress: float) -> float:
+        """From 0 while the offset may be loud to 1."""
+        start, end = self.identity_rises
+        return min(1.0, max(0.0, (progress - start) / max(1e-9, end - start)))
 
 
 class TransparencyObjective(Objective):
@@ -84,7 +96,7 @@ class TransparencyObjective(Objective):
         with torch.no_grad():
             mean, deviation = self.autoencoder.posterior(on_grey(rgba) * 2 - 1)
         offset = deviation * self.encoder(self._in_order(alpha, bled)).float()
-        latent = mean + offset * kept(offset, settings.offset_dropout, draws)
+        latent = mean + offset * kept(offset, settings.offset_dropout * settings.quietness(draws.progress), draws)
         if settings.latent_noise:
             noise = draws.normal(draws.batch, *latent.shape[1:])[draws.rows].to(latent)
             latent = latent + noise * (settings.latent_noise * mean.std())
@@ -95,7 +107,8 @@ class TransparencyObjective(Objective):
         found, colour = (estimate[:, :1], estimate[:, 1:]) if self.alpha_first else (estimate[:, 3:], estimate[:, :3])
         reconstruction = picture_loss(found, alpha) + picture_loss(colour, bled, weight=alpha + FAINT)
 
-        total = settings.reconstruction * reconstruction + settings.identity * identity
+        weight = settings.identity * max(LOUD, settings.quietness(draws.progress))
+        total = settings.reconstruction * reconstruction + weight * identity
         losses = {"reconstruction": reconstruction, "identity": identity, "alpha_error": (found.clamp(0, 1) - alpha).abs().mean()}
         if self.discriminator is not None:
             real, fake = torch.cat([bled, alpha], dim=1), torch.cat([colour, found], dim=1)
@@ -126,11 +139,11 @@ class TransparencyObjective(Objective):
 
 
 def new_encoder(widths: tuple[int, ...]) -> OffsetEncoder:
-    """An offset encoder that starts without any offset; `widths`: channels before the first and after each convolution."""
+    """An offset encoder that starts loud; `widths`: channels before the first and after each convolution."""
     encoder = OffsetEncoder(widths)
-    last = encoder.blocks[-1]
-    nn.init.normal_(last.weight, std=1e-3)
-    nn.init.zeros_(last.bias)
+    weight, bias = encoder.blocks[-1].parameters()
+    nn.init.normal_(weight, std=LOUD_GAIN * weight[0].numel() ** -0.5)
+    nn.init.zeros_(bias)
     return encoder
 
 
