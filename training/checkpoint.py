@@ -8,6 +8,7 @@ from pathlib import Path
 from safetensors import safe_open
 from torch import Tensor
 
+from .data.latents import SD15_SCALE, SDXL_SCALE
 from .models.autoencoder import Autoencoder
 from .models.sdxl_text import SDXLText, load_sdxl_text
 from .models.text_encoder import TextEncoder
@@ -18,8 +19,6 @@ VAE = "first_stage_model."
 SD15_TEXT = "cond_stage_model.transformer."
 SDXL_SMALL_TEXT = "conditioner.embedders.0.transformer."
 SDXL_LARGE_TEXT = "conditioner.embedders.1.model."
-
-SD15_SCALE, SDXL_SCALE = 0.18215, 0.13025  # what the UNet sees is the autoencoder's latent times this
 
 
 def read_part(path: Path, prefix: str) -> dict[str, Tensor]:

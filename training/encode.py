@@ -8,16 +8,16 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from lib_layerdiffuse.nets.offset_encoder import OffsetEncoder
-from lib_layerdiffuse.nets.transparency import alpha_first
+from lib_layerdiffuse.nets.offset_encoder import OFFSET_SCALE, OffsetEncoder
 
 from .data.latents import LatentSet
 from .data.layer_folder import BACKGROUND, BLENDED, FOREGROUND
-from .data.procedural import GREY, Layers, over
+from .data.procedural import Layers, over
+from .data.sprites import GREY
 from .data.tokens import Tokenizer
 from .loop import load_weights
 from .models.autoencoder import Autoencoder
-from .stages.transparency import OFFSET_SCALE, bleed, on_grey
+from .stages.transparency import bleed, on_grey, raw_offset
 
 
 class LatentEncoder:
@@ -40,9 +40,7 @@ class LatentEncoder:
         """[B, 4, H, W] in [0, 1], straight alpha"""
         rgba = rgba.to(self.device)
         mean, deviation = self.autoencoder.posterior(on_grey(rgba) * 2 - 1)
-        alpha, bled = rgba[:, 3:], bleed(rgba)
-        order = [alpha, bled] if alpha_first(self.encoder.latent_channels) else [bled, alpha]
-        return self._scaled(mean + deviation * OFFSET_SCALE * self.encoder(torch.cat(order, dim=1)))
+        return self._scaled(mean + deviation * OFFSET_SCALE * raw_offset(self.encoder, rgba[:, 3:], bleed(rgba)))
 
     def _scaled(self, latent: Tensor) -> Tensor:
         return (latent * self.scale).half().cpu()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -74,18 +75,13 @@ def _overlaps(index: int, inside: Tensor, pixels: Tensor, centre: Tensor, own_ce
     return (covered & inside).sum(dim=(1, 2)) / (covered | inside).sum(dim=(1, 2))
 
 
-_moments: list[tuple[float, Tensor]] = []
-
-
+@lru_cache(maxsize=1)
 def _outline_moments() -> list[tuple[float, Tensor]]:
     """Area and centre of area of every outline, in its own units."""
-    if not _moments:
-        axis = torch.linspace(-1.5, 1.5, 301)
-        points = torch.stack(torch.meshgrid(axis, axis, indexing="xy"), dim=-1)
-        for index in range(len(SHAPES)):
-            inside = signed_distance(torch.tensor([index]), points[None])[0] < 0
-            _moments.append((float(inside.sum()) * 0.01**2, points[inside].mean(dim=0)))
-    return _moments
+    axis = torch.linspace(-1.5, 1.5, 301)
+    points = torch.stack(torch.meshgrid(axis, axis, indexing="xy"), dim=-1)
+    insides = (signed_distance(torch.tensor([index]), points[None])[0] < 0 for index in range(len(SHAPES)))
+    return [(float(inside.sum()) * 0.01**2, points[inside].mean(dim=0)) for inside in insides]
 
 
 def _material(alpha: Tensor) -> str:

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from lib_layerdiffuse.nets.offset_encoder import OffsetEncoder
 
-from .data.latents import SCALE, LatentSet
+from .data.latents import SD15_SCALE, LatentSet
 from .data.layer_folder import BACKGROUND, BLENDED, FOREGROUND
 from .data.procedural import crop, layers, transparent_pictures
 from .data.tokens import procedural_tokens
@@ -68,7 +68,7 @@ class Family:
         return load_offset_encoder(self.path("transparent_encoder"))
 
     def latent_encoder(self, cpu: bool) -> LatentEncoder:
-        return LatentEncoder(self.autoencoder(), self.offset_encoder(), SCALE, cpu)
+        return LatentEncoder(self.autoencoder(), self.offset_encoder(), SD15_SCALE, cpu)
 
     def unet(self) -> UNet:
         return UNet.from_state_dict(load_weights(self.path("unet")), heads=HEADS, group=GROUP)
@@ -125,7 +125,7 @@ def train_base(family: Family, run: Run) -> None:
 
 def save_base(family: Family, unet: UNet, text_encoder: TextEncoder, words: Tensor) -> None:
     """words: the tokens whose embeddings were trained; the others are not saved."""
-    config = {"prediction": VELOCITY, "group": GROUP, "heads": HEADS, "text_heads": TEXT_HEADS}
+    config = {"group": GROUP, "heads": HEADS, "text_heads": TEXT_HEADS}
     save_weights(unet.state_dict(), family.path("unet"), {"mini": json.dumps(config)})
     weights = text_encoder.released_state_dict()
     table = weights.pop("text_model.embeddings.token_embedding.weight")

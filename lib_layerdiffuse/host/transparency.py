@@ -15,7 +15,7 @@ from comfy.sd import VAE
 from torch import Tensor
 
 from ..errors import DiaphaneError
-from ..nets.offset_encoder import OffsetEncoder
+from ..nets.offset_encoder import OFFSET_SCALE, OffsetEncoder
 from ..nets.transparency import PASSES, alpha_first, estimate_rgba
 from ..nets.transparent_decoder import TransparentDecoder
 from ..pixels.bleed import bleed_rgb
@@ -30,7 +30,6 @@ logger = logging.getLogger("diaphane")
 LATENT_SCALE = 8  # pixels per latent cell, along either side
 SIZE_KEY = "pixel_size"  # in a LATENT: height and width of the encoded picture before padding
 PASS_CHOICES: list[int] = list(PASSES[::-1])  # best first
-OFFSET_SCALE = 300.0  # of the authors' reference release (FACTS section 4)
 FALLBACK_TILES = (1024, 512, 256)
 
 # Working memory of one pass, in values per pixel of the picture and channel of the first feature map. Measured on full-size networks:

@@ -10,6 +10,7 @@ from .operations import Operations, filled
 
 HALVING_CONVS = (2, 4, 6)  # three of the nine convolutions have stride 2: the offset is one eighth of the picture
 CONVS = 9
+OFFSET_SCALE = 300.0  # of the authors' reference release (FACTS section 4)
 
 
 class OffsetEncoder(nn.Module):

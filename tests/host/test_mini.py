@@ -26,7 +26,7 @@ from lib_layerdiffuse.nets.attention_sharing import AttentionSharing
 from lib_layerdiffuse.pixels.straight import on_grey
 from lib_layerdiffuse.weights.catalogue import Family
 from training import mini
-from training.data.latents import SCALE
+from training.data.latents import SD15_SCALE
 from training.data.procedural import layers
 from training.data.tokens import clip_tokenizer, procedural_tokens, vocabulary
 from training.encode import LatentEncoder
@@ -164,7 +164,7 @@ def test_latents_with_alpha(family: mini.Family, loaded: Mini) -> None:
     """What the diffusion model is trained on is what the nodes encode."""
     vae = loaded[2]
     rgba = layers(2, 128, torch.Generator().manual_seed(0)).foreground
-    expected = LatentEncoder(family.autoencoder(), family.offset_encoder(), SCALE, cpu=True).transparent(rgba).float() / SCALE
+    expected = LatentEncoder(family.autoencoder(), family.offset_encoder(), SD15_SCALE, cpu=True).transparent(rgba).float() / SD15_SCALE
     latent = encode_rgba(vae, offset_encoder(vae, Family.SD15), rgba.movedim(1, -1))
     close(latent, expected)
     decoder = transparency_decoder(vae, Family.SD15)

@@ -12,7 +12,6 @@ import argparse
 import io
 import json
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from ..data.folder import PictureFolder
-from ..data.layer_folder import BACKGROUND, BLENDED, FOREGROUND
+from ..data.layer_folder import BACKGROUND, BLENDED, FOREGROUND, layer_file
 
 ERODE = 8  # pixels: what the server may repaint reaches so far into the picture, and the seam with it
 Prompt = dict[str, dict[str, Any]]
@@ -140,17 +139,17 @@ def main(arguments: list[str] | None = None) -> None:
     folder, server = PictureFolder(args.data, args.side), Server(args.server)
     args.out.mkdir(parents=True, exist_ok=True)
     for index, path in enumerate(tqdm(folder.paths, "layers")):
-        files: Callable[[str, str], Path] = lambda layer, suffix, stem=path.stem: args.out / f"{stem}.{layer}.{suffix}"  # noqa: E731
-        if files(FOREGROUND, "png").is_file():
+        name = args.out / path.stem
+        if layer_file(name, FOREGROUND, "png").is_file():
             continue
         caption = folder.caption(index)
         captions = {FOREGROUND: caption, BACKGROUND: args.background, BLENDED: args.scene.format(caption=caption)}
         pixels = (folder.square(index).movedim(0, -1) * 255).round().byte().numpy()
         cut_out = Image.fromarray(pixels)
-        make_background(server, args, cut_out, path.stem, captions, args.seed + 2 * index).save(files(BACKGROUND, "png"))
+        make_background(server, args, cut_out, path.stem, captions, args.seed + 2 * index).save(layer_file(name, BACKGROUND, "png"))
         for layer, text in captions.items():
-            files(layer, "txt").write_text(text + "\n", encoding="utf-8")
-        cut_out.save(files(FOREGROUND, "png"))  # last: its presence says that the set is whole
+            layer_file(name, layer, "txt").write_text(text + "\n", encoding="utf-8")
+        cut_out.save(layer_file(name, FOREGROUND, "png"))  # last: its presence says that the set is whole
 
 
 if __name__ == "__main__":

@@ -13,14 +13,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from lib_layerdiffuse.nets.offset_encoder import OffsetEncoder
+from lib_layerdiffuse.nets.offset_encoder import OFFSET_SCALE, OffsetEncoder
 from lib_layerdiffuse.nets.transparent_decoder import TransparentDecoder
 
 from ..checkpoint import load_autoencoder
 from ..data.folder import PictureFolder
 from ..data.procedural import transparent_pictures
 from ..loop import Draws, load_weights, save_weights, train
-from ..stages.transparency import OFFSET_SCALE, Pictures, TransparencyObjective, TransparencySettings, new_decoder, new_encoder
+from ..stages.transparency import Pictures, TransparencyObjective, TransparencySettings, new_decoder, new_encoder, scaled
 from .arguments import add_data_argument, add_run_arguments, check_side, run_of
 
 ENCODER_WIDTHS = (4, 32, 32, 64, 64, 128, 128, 256, 256)
@@ -52,10 +52,7 @@ def main(arguments: list[str] | None = None) -> None:
     autoencoder = load_autoencoder(args.vae)
     channels = autoencoder.post_quant_conv.in_channels
     if args.start_from:
-        weights = load_weights(args.start_from / files["encoder"])
-        last = max(int(key.split(".")[1]) for key in weights)
-        weights |= {f"blocks.{last}.{name}": weights[f"blocks.{last}.{name}"] * OFFSET_SCALE for name in ("weight", "bias")}
-        encoder = OffsetEncoder.from_state_dict(weights)
+        encoder = OffsetEncoder.from_state_dict(scaled(load_weights(args.start_from / files["encoder"]), OFFSET_SCALE))
         decoder = TransparentDecoder.from_state_dict(load_weights(args.start_from / files["decoder"]))
     else:
         encoder = new_encoder((*ENCODER_WIDTHS, channels))

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-SCALE = 0.18215  # SD1.5's; what the UNet sees is the autoencoder's latent times this
+SD15_SCALE, SDXL_SCALE = 0.18215, 0.13025  # what the UNet sees is the autoencoder's latent times this
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,8 @@ class LayerFolder:
         if not self.names:
             raise ValueError(f"{folder} holds no NAME.{FOREGROUND}.png. Make such a folder with training.commands.dataset.")
         for name in self.names:
-            if not _file(name, BACKGROUND, "png").is_file():
-                raise ValueError(f"{_file(name, BACKGROUND, 'png')} is missing beside its foreground.")
+            if not layer_file(name, BACKGROUND, "png").is_file():
+                raise ValueError(f"{layer_file(name, BACKGROUND, 'png')} is missing beside its foreground.")
 
     def __len__(self) -> int:
         return len(self.names)
@@ -32,18 +32,19 @@ class LayerFolder:
         """`count` sets from `first` on, fewer at the end."""
         names = self.names[first : first + count]
         return Layers(
-            foreground=torch.stack([read_square(_file(name, FOREGROUND, "png"), self.side) for name in names]),
-            background=torch.stack([read_square(_file(name, BACKGROUND, "png"), self.side)[:3] for name in names]),
+            foreground=torch.stack([read_square(layer_file(name, FOREGROUND, "png"), self.side) for name in names]),
+            background=torch.stack([read_square(layer_file(name, BACKGROUND, "png"), self.side)[:3] for name in names]),
             foreground_captions=[_caption(name, FOREGROUND) for name in names],
             background_captions=[_caption(name, BACKGROUND) for name in names],
             blended_captions=[_caption(name, BLENDED) for name in names],
         )
 
 
-def _file(name: Path, layer: str, suffix: str) -> Path:
+def layer_file(name: Path, layer: str, suffix: str) -> Path:
+    """NAME.LAYER.SUFFIX"""
     return name.with_name(f"{name.name}.{layer}.{suffix}")
 
 
 def _caption(name: Path, layer: str) -> str:
-    path = _file(name, layer, "txt")
+    path = layer_file(name, layer, "txt")
     return path.read_text(encoding="utf-8").strip() if path.is_file() else ""

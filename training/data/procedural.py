@@ -13,7 +13,6 @@ from .scenes import draw_scenes, paint_scenes
 from .shapes import SHAPES
 from .sprites import Sprites, draw_ambiguous_pairs, draw_any, draw_sprites, paint
 
-GREY = 0.5
 NAMED = 3  # materials that captions have a word for
 ALL = slice(None)
 Rows = slice | Tensor  # of a whole batch: a range, or a mask [B]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from .colours import COLOURS, vary
+from .drawn import Drawn
 from .sprites import uniform
 
 # Those with a colour come first.
@@ -18,7 +19,7 @@ WALL, GRADIENT, STRIPES, DOTS, SKY, SUNSET, NIGHT, MEADOW = range(8)
 
 
 @dataclass(frozen=True)
-class Scenes:
+class Scenes(Drawn):
     """What B backgrounds are; every field is a tensor whose first dimension is B."""
 
     kind: Tensor  # index in SCENES
@@ -29,12 +30,6 @@ class Scenes:
     turn: Tensor
     phase: Tensor  # [B, 8] in [0, 2 pi)
     horizon: Tensor  # height of the horizon or the sun, in [-1, 1]
-
-    def __len__(self) -> int:
-        return len(self.kind)
-
-    def rows(self, which: slice | Tensor) -> Scenes:
-        return Scenes(*(getattr(self, field.name)[which] for field in fields(self)))
 
 
 def draw_scenes(count: int, generator: torch.Generator) -> Scenes:

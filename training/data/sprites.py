@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from .colours import COLOURS, vary
+from .drawn import Drawn
 from .shapes import SHAPES, signed_distance
 
 MATERIALS = ("solid", "glass", "glow", "sheer")
@@ -24,7 +25,7 @@ GREY = 0.5
 
 
 @dataclass(frozen=True)
-class Sprites:
+class Sprites(Drawn):
     """What B sprites are; every field is a tensor whose first dimension is B."""
 
     shape: Tensor  # index in SHAPES
@@ -36,12 +37,6 @@ class Sprites:
     turn: Tensor
     centre: Tensor  # [B, 2], in [-1, 1] over the picture
     light: Tensor  # [B, 2], unit vector
-
-    def __len__(self) -> int:
-        return len(self.shape)
-
-    def rows(self, which: slice | Tensor) -> Sprites:
-        return Sprites(*(getattr(self, field.name)[which] for field in fields(self)))
 
 
 def uniform(low: float, high: float, *size: int, generator: torch.Generator) -> Tensor:

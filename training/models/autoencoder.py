@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .layers import group_norm, upsampler
+
 LOG_VARIANCE_RANGE = (-30.0, 20.0)
 
 
@@ -72,17 +74,8 @@ class Downsample(nn.Module):
         return self.conv(F.pad(x, (0, 1, 0, 1)))
 
 
-class Upsample(nn.Module):
-    def __init__(self, width: int):
-        super().__init__()
-        self.conv = nn.Conv2d(width, width, 3, padding=1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
-
-
 def norm(width: int, group: int | None) -> nn.GroupNorm:
-    return nn.GroupNorm(width // group if group else 32, width, eps=1e-6)
+    return group_norm(width, group, eps=1e-6)
 
 
 class Middle(nn.Module):
@@ -109,7 +102,7 @@ class DownLevel(nn.Module):
 
 
 class UpLevel(nn.Module):
-    def __init__(self, blocks: list[nn.Module], upsample: Upsample | None):
+    def __init__(self, blocks: list[nn.Module], upsample: nn.Module | None):
         super().__init__()
         self.block = nn.ModuleList(blocks)
         self.upsample = upsample
@@ -153,7 +146,7 @@ class Decoder(nn.Module):
         for i, multiple in reversed(list(enumerate(layout.multiples))):
             before, width = width, layout.width * multiple
             blocks: list[nn.Module] = [ResnetBlock(before if n == 0 else width, width, group) for n in range(layout.blocks + 1)]
-            parts.insert(0, UpLevel(blocks, Upsample(width) if i > 0 else None))
+            parts.insert(0, UpLevel(blocks, upsampler(width) if i > 0 else None))
         self.up = nn.ModuleList(parts)
         self.norm_out = norm(width, group)
         self.conv_out = nn.Conv2d(width, 3, 3, padding=1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor
 
@@ -11,6 +13,7 @@ BETAS = (0.00085, 0.012)  # first and last; linear in their square roots
 EPSILON, VELOCITY = "eps", "v"
 
 
+@lru_cache(maxsize=1)
 def alphas_cumprod() -> Tensor:
     """[1000], from almost one (clean) to almost zero (noise)."""
     betas = torch.linspace(BETAS[0] ** 0.5, BETAS[1] ** 0.5, TIMESTEPS, dtype=torch.float64).square()

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from lib_layerdiffuse.nets.attention_sharing import AttentionSharing, SharingUnit
 
 from .attention import attention
+from .layers import group_norm, upsampler
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ def _depth(sd: Mapping[str, Tensor], prefix: str) -> int:
 
 
 def norm(width: int, layout: UNetLayout, eps: float = 1e-5) -> nn.GroupNorm:
-    return nn.GroupNorm(width // layout.group if layout.group else 32, width, eps=eps)
+    return group_norm(width, layout.group, eps)
 
 
 def timestep_embedding(t: Tensor, width: int) -> Tensor:
@@ -182,15 +183,6 @@ class Downsample(nn.Module):
         return self.op(x)
 
 
-class Upsample(nn.Module):
-    def __init__(self, width: int):
-        super().__init__()
-        self.conv = nn.Conv2d(width, width, 3, padding=1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
-
-
 class UNet(nn.Module):
     """Latents [B, C, h, w] in model space (scaled), timesteps [B], text [B, T, D], SDXL's vector [B, V] -> [B, C, h, w].
 
@@ -231,7 +223,7 @@ class UNet(nn.Module):
                 parts = block(width + skips.pop(), layout.width * multiple, depth)
                 width = layout.width * multiple
                 if i > 0 and n == layout.blocks:
-                    parts.append(Upsample(width))
+                    parts.append(upsampler(width))
                 self.output_blocks.append(nn.ModuleList(parts))
         self.out = nn.Sequential(norm(width, layout), nn.SiLU(), nn.Conv2d(width, 4, 3, padding=1))
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..data.procedural import GREY, crop, layers, over, transparent_pictures
+from ..data.latents import SD15_SCALE
+from ..data.procedural import crop, layers, over, transparent_pictures
 from ..data.scenes import draw_scenes, paint_scenes
+from ..data.sprites import GREY
 from ..loop import Draws, Objective
 from ..losses import picture_loss
 from ..models.autoencoder import Autoencoder
 
-SCALE = 1 / 0.18215  # standard deviation of SD1.5's latents before the host scales them
 CROPS_UNTIL = 0.75  # share of the run that sees crops of half the side
 
 
@@ -65,4 +66,4 @@ def standardise(autoencoder: Autoencoder, side: int, count: int, seed: int) -> N
     """Bring the latents' mean to 0 and their deviation to what SD1.5's latent format takes for granted."""
     draws = Draws(0, 1, count, slice(None), torch.Generator().manual_seed(seed))
     latents = torch.cat([autoencoder.posterior(part * 2 - 1)[0] for part in pictures(draws, side).split(16)])
-    autoencoder.standardise(latents.mean(dim=(0, 2, 3)), SCALE / latents.std(dim=(0, 2, 3)))
+    autoencoder.standardise(latents.mean(dim=(0, 2, 3)), 1 / (SD15_SCALE * latents.std(dim=(0, 2, 3))))

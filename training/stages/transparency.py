@@ -6,15 +6,17 @@ before; a decoder reads alpha and colour back out of the decoded picture and the
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
-from lib_layerdiffuse.nets.offset_encoder import OffsetEncoder
+from lib_layerdiffuse.nets.offset_encoder import OFFSET_SCALE, OffsetEncoder
 from lib_layerdiffuse.nets.transparency import alpha_first
 from lib_layerdiffuse.nets.transparent_decoder import DecoderLayout, TransparentDecoder
+from lib_layerdiffuse.pixels import straight
 from lib_layerdiffuse.pixels.bleed import bleed_rgb
 
 from ..loop import Draws, Objective
@@ -22,7 +24,6 @@ from ..losses import picture_loss
 from ..models.autoencoder import Autoencoder
 from ..models.patch_gan import PatchDiscriminator, discriminator_loss
 
-OFFSET_SCALE = 300.0  # what the nodes multiply the offset by, as the authors' release does
 FAINT = 0.05  # weight of colour where nothing is visible
 LOUD = 0.02  # share of the identity loss's weight at the start
 LOUD_GAIN = 88.0  # of the last convolution at the start: the offset is about half the posterior's deviation then
@@ -95,7 +96,7 @@ class TransparencyObjective(Objective):
         alpha, bled = rgba[:, 3:], bleed(rgba)
         with torch.no_grad():
             mean, deviation = self.autoencoder.posterior(on_grey(rgba) * 2 - 1)
-        offset = deviation * self.encoder(self._in_order(alpha, bled)).float()
+        offset = deviation * raw_offset(self.encoder, alpha, bled).float()
         latent = mean + offset * kept(offset, settings.offset_dropout * settings.quietness(draws.progress), draws)
         if settings.latent_noise:
             noise = draws.normal(draws.batch, *latent.shape[1:])[draws.rows].to(latent)
@@ -128,14 +129,9 @@ class TransparencyObjective(Objective):
         real, fake = self._last
         return {"total": discriminator_loss(self.discriminator(real).float(), self.discriminator(fake).float())}
 
-    def _in_order(self, alpha: Tensor, rgb: Tensor) -> Tensor:
-        return torch.cat([alpha, rgb] if self.alpha_first else [rgb, alpha], dim=1)
-
     def encoder_weights(self) -> dict[str, Tensor]:
         """The offset encoder's weights for the nodes' scale."""
-        weights = dict(self.encoder.state_dict())
-        last = max(int(key.split(".")[1]) for key in weights)
-        return weights | {f"blocks.{last}.{name}": weights[f"blocks.{last}.{name}"] / OFFSET_SCALE for name in ("weight", "bias")}
+        return scaled(self.encoder.state_dict(), 1 / OFFSET_SCALE)
 
 
 def new_encoder(widths: tuple[int, ...]) -> OffsetEncoder:
@@ -153,9 +149,20 @@ def new_decoder(widths: tuple[int, ...], attention: tuple[bool, ...], latent_cha
     return TransparentDecoder(layout)
 
 
+def scaled(weights: Mapping[str, Tensor], factor: float) -> dict[str, Tensor]:
+    """Weights of an offset encoder whose offset is so many times as large."""
+    last = max(int(key.split(".")[1]) for key in weights)
+    return {**weights, **{f"blocks.{last}.{name}": weights[f"blocks.{last}.{name}"] * factor for name in ("weight", "bias")}}
+
+
+def raw_offset(encoder: OffsetEncoder, alpha: Tensor, bled: Tensor) -> Tensor:
+    """The offset of pictures, alpha [B, 1, H, W] and bled colour [B, 3, H, W], before any scale: [B, C, H/8, W/8]."""
+    return encoder(torch.cat([alpha, bled] if alpha_first(encoder.latent_channels) else [bled, alpha], dim=1))
+
+
 def on_grey(rgba: Tensor) -> Tensor:
     """[B, 4, H, W] -> [B, 3, H, W]: what the autoencoder sees (FACTS section 4)."""
-    return rgba[:, :3] * rgba[:, 3:] + 0.5 * (1 - rgba[:, 3:])
+    return straight.on_grey(rgba.movedim(1, -1)).movedim(-1, 1)
 
 
 def bleed(rgba: Tensor) -> Tensor:

@@ -1,0 +1,18 @@
+"""Layers that several of the networks are made of."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from lib_layerdiffuse.nets.transparent_decoder import Upsampler
+
+GROUPS = 32
+
+
+def group_norm(width: int, group: int | None, eps: float) -> nn.GroupNorm:
+    """group: channels that are normalised together; None: 32 groups, as released."""
+    return nn.GroupNorm(width // group if group else GROUPS, width, eps=eps)
+
+
+def upsampler(width: int) -> Upsampler:
+    return Upsampler(width, nn)
