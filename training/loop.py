@@ -149,7 +149,7 @@ def train(run: Run, objective: Trained) -> Trained:
         mixed_precision=run.precision, cpu=run.cpu, log_with="tensorboard", project_config=config, kwargs_handlers=[parallel]
     )
     optimizers = {
-        name: torch.optim.AdamW(parameters, lr=run.learning_rate, betas=(0.9, 0.99), weight_decay=run.weight_decay)
+        name: torch.optim.AdamW(parameters, lr=run.learning_rate, betas=(0.9, 0.99), weight_decay=run.weight_decay, fused=True)
         for name, parameters in players.items()
     }
     progress, averages = Progress(), Averages(run.average)

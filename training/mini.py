@@ -189,7 +189,7 @@ STAGES: dict[str, tuple[tuple[str, ...], Callable[[Family, Run], None], dict[str
         train_transparency,
         {"steps": 6000, "batch": 8, "learning_rate": 1.5e-3, "average": 0.998},
     ),
-    "base": (("text_encoder", "unet"), train_base, {"steps": 7000, "batch": 32, "learning_rate": 1.5e-3, "average": 0.998}),
+    "base": (("text_encoder", "unet"), train_base, {"steps": 5000, "batch": 64, "learning_rate": 1.8e-3, "average": 0.998}),
     "transparent": (
         ("transparent",),
         train_sharing("transparent", (FOREGROUND,)),
