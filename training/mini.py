@@ -97,7 +97,7 @@ def train_autoencoder(family: Family, run: Run) -> None:
 def train_transparency(family: Family, run: Run) -> None:
     encoder = new_encoder(OFFSET_WIDTHS)
     decoder = new_decoder(DECODER_WIDTHS, (False, False, False, False, True), AUTOENCODER.latent_channels)
-    settings = TransparencySettings(adversarial_from=0.7, latent_noise=0.03)
+    settings = TransparencySettings(adversarial_from=0.7, latent_noise=0.03, size=0.05)
     objective = TransparencyObjective(family.autoencoder(), encoder, decoder, _cut_outs, settings)
     train(run, objective)
     save_weights(objective.encoder_weights(), family.path("transparent_encoder"))
@@ -187,7 +187,7 @@ STAGES: dict[str, tuple[tuple[str, ...], Callable[[Family, Run], None], dict[str
     "transparency": (
         ("transparent_encoder", "transparent_decoder"),
         train_transparency,
-        {"steps": 6000, "batch": 8, "learning_rate": 1.5e-3, "average": 0.998},
+        {"steps": 5000, "batch": 8, "learning_rate": 1.5e-3, "average": 0.998},
     ),
     "base": (("text_encoder", "unet"), train_base, {"steps": 5000, "batch": 64, "learning_rate": 1.8e-3, "average": 0.998}),
     "transparent": (

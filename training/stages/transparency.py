@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +26,8 @@ from ..models.patch_gan import PatchDiscriminator, discriminator_loss
 
 FAINT = 0.05  # weight of colour where nothing is visible
 LOUD = 0.02  # share of the identity loss's weight at the start
-LOUD_GAIN = 88.0  # of the last convolution at the start: the offset is about half the posterior's deviation then
+GAIN = 1.6  # of the encoder's convolutions at the start: what SiLU leaves of a signal is about as large after each as before
+LOUD_GAIN = 7.0  # of its last convolution: the offset is about half the posterior's deviation then
 
 
 class Pictures(Protocol):
@@ -46,6 +47,7 @@ class TransparencySettings:
     reconstruction: float = 1.0
     identity: float = 1.0
     identity_rises: tuple[float, float] = (0.05, 0.11)  # progress from which to which its weight grows to the full one
+    size: float = 0.0  # of the offset's mean square over the latent's variance: what is as loud as the latent is hard to generate
     adversarial: float = 0.01
     adversarial_from: float = 0.5  # progress at which the discriminator joins; it learns before
     offset_dropout: float = 0.3  # share of the offset that is missing, in cells or whole pictures
@@ -109,8 +111,10 @@ class TransparencyObjective(Objective):
         reconstruction = picture_loss(found, alpha) + picture_loss(colour, bled, weight=alpha + FAINT)
 
         weight = settings.identity * max(LOUD, settings.quietness(draws.progress))
-        total = settings.reconstruction * reconstruction + weight * identity
-        losses = {"reconstruction": reconstruction, "identity": identity, "alpha_error": (found.clamp(0, 1) - alpha).abs().mean()}
+        size = offset.square().mean() / mean.var()
+        total = settings.reconstruction * reconstruction + weight * identity + settings.size * size
+        alpha_error = (found.clamp(0, 1) - alpha).abs().mean()
+        losses = {"reconstruction": reconstruction, "identity": identity, "size": size, "alpha_error": alpha_error}
         if self.discriminator is not None:
             real, fake = torch.cat([bled, alpha], dim=1), torch.cat([colour, found], dim=1)
             self._last = real, fake.detach()
@@ -135,11 +139,17 @@ class TransparencyObjective(Objective):
 
 
 def new_encoder(widths: tuple[int, ...]) -> OffsetEncoder:
-    """An offset encoder that starts loud; `widths`: channels before the first and after each convolution."""
+    """An offset encoder that starts loud; `widths`: channels before the first and after each convolution.
+
+    It has no norms: with torch's own start the picture fades from layer to layer, what is left at the end are the biases, and an
+    offset that is the same everywhere says nothing.
+    """
     encoder = OffsetEncoder(widths)
-    weight, bias = encoder.blocks[-1].parameters()
-    nn.init.normal_(weight, std=LOUD_GAIN * weight[0].numel() ** -0.5)
-    nn.init.zeros_(bias)
+    convolutions = [part for part in encoder.blocks if isinstance(part, nn.Conv2d)]
+    for convolution in convolutions:
+        gain = LOUD_GAIN if convolution is convolutions[-1] else GAIN
+        nn.init.normal_(convolution.weight, std=gain * convolution.weight[0].numel() ** -0.5)
+        nn.init.zeros_(cast(Tensor, convolution.bias))
     return encoder
 
 
