@@ -22,7 +22,7 @@ from lib_layerdiffuse.nets.offset_encoder import OffsetEncoder
 
 from .data.latents import SD15_SCALE, LatentSet
 from .data.layer_folder import BACKGROUND, BLENDED, FOREGROUND
-from .data.procedural import crop, layers, transparent_pictures
+from .data.procedural import crop, crowded, layers, transparent_pictures
 from .data.tokens import procedural_tokens
 from .encode import LatentEncoder, encode_layers, load_offset_encoder
 from .loop import Draws, Run, load_weights, save_weights, train
@@ -46,6 +46,7 @@ UNET = UNetLayout(width=32, multiples=(1, 2, 2, 1), depths=(1, 1, 1, 0), middle_
 TEXT_LAYERS = 2
 RANK = 4
 CONTROL_WIDTHS = (8, 8, 12, 12, 16, 16, 16, 16)
+CROWDED = 0.4  # share of the backgrounds to put something in front of that already show something
 TRIGGER = ", transparent"  # what the base model knows transparent pictures by; the transparent model needs no such word
 
 logger = logging.getLogger("diaphane.training")
@@ -137,7 +138,10 @@ def train_sharing(name: str, frames: tuple[str, ...], given: str | None = None) 
 
     def stage(family: Family, run: Run) -> None:
         def items(encoder: LatentEncoder, count: int, generator: torch.Generator) -> LatentSet:
-            return encode_layers(encoder, layers(count, SIDE, generator), frames, given, procedural_tokens)
+            drawn = layers(count, SIDE, generator)
+            if given == BACKGROUND:
+                drawn = crowded(drawn, CROWDED, generator)
+            return encode_layers(encoder, drawn, frames, given, procedural_tokens)
 
         data = _latents(family, run, name, 8000 // len(frames), items)
         unet, text_encoder = family.unet().requires_grad_(False), family.text_encoder().requires_grad_(False)

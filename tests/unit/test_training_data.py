@@ -14,7 +14,7 @@ from lib_layerdiffuse.pixels.straight import on_grey
 from training.data import captions as words
 from training.data.colours import COLOURS
 from training.data.folder import PictureFolder
-from training.data.procedural import layers, over, seen_sprites, transparent_pictures
+from training.data.procedural import crowded, layers, over, seen_sprites, transparent_pictures
 from training.data.shapes import SHAPES, distance_to_outline, signed_distance
 from training.data.sprites import GLASS, GLOW, MATERIALS, SOLID, draw_ambiguous_pairs, draw_sprites, paint
 from training.data.tokens import END, START, procedural_tokens
@@ -81,6 +81,17 @@ def test_a_process_paints_its_rows_of_the_whole_batch() -> None:
     assert torch.equal(part.foreground, whole.foreground[2:4]) and torch.equal(part.blended, whole.blended[2:4])
     assert part.blended_captions == whole.blended_captions[2:4]
     assert torch.equal(transparent_pictures(6, 32, generator(3), slice(2, 4)), transparent_pictures(6, 32, generator(3))[2:4])
+
+
+def test_some_backgrounds_already_show_something() -> None:
+    generator = torch.Generator().manual_seed(5)
+    drawn = layers(32, 32, generator)
+    busy = crowded(drawn, 0.5, generator)
+    changed = (busy.background != drawn.background).flatten(1).any(dim=1)
+    assert 8 < changed.sum() < 24
+    assert torch.equal(busy.foreground, drawn.foreground)
+    assert busy.blended_captions == drawn.blended_captions
+    assert torch.equal(busy.blended, over(drawn.foreground, busy.background))
 
 
 def test_captions() -> None:

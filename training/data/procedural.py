@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -53,6 +53,14 @@ def layers(count: int, side: int, generator: torch.Generator, rows: Rows = ALL) 
     sprites, scenes, other = sprites.rows(rows), scenes.rows(rows), other[rows]
     captions = sprite_captions(sprites, other), scene_captions(scenes)
     return Layers(paint(sprites, side), paint_scenes(scenes, side), *captions, blended_captions(*captions))
+
+
+def crowded(drawn: Layers, share: float, generator: torch.Generator) -> Layers:
+    """The same with another sprite on a share of the backgrounds, as scenes have that are made layer by layer; captions stay."""
+    side = drawn.background.shape[-1]
+    busy = torch.rand(len(drawn.background), generator=generator) < share
+    others = paint(seen_sprites(len(busy), generator), side)
+    return replace(drawn, background=torch.where(busy.view(-1, 1, 1, 1), over(others, drawn.background), drawn.background))
 
 
 def transparent_pictures(count: int, side: int, generator: torch.Generator, rows: Rows = ALL) -> Tensor:
