@@ -5,6 +5,8 @@ PYTHON ?= python3
 PORT ?= 8188
 TESTS ?= tests
 ARGS ?=
+# Whole files go to one worker: a running server and all that is made once for a module stay with their tests.
+WORKERS = -n 2 --dist loadfile
 
 HOST = $(PYTHON) dev/host.py
 export MODEL PROMPT PORT
@@ -45,10 +47,10 @@ help-pictures:
 	$(HOST) run -m dev.help_pictures $(ARGS)
 
 test:
-	$(HOST) run -m pytest $(TESTS) -m "not full" $(ARGS)
+	$(HOST) run -m pytest $(TESTS) -m "not full" $(WORKERS) $(ARGS)
 
 test-full:
-	$(HOST) run -m pytest $(TESTS) $(ARGS)
+	$(HOST) run -m pytest $(TESTS) $(WORKERS) $(ARGS)
 
 lint:
 	$(HOST) run -m ruff check .
