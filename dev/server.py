@@ -28,6 +28,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import psutil
 import websocket
 
 from dev import host as hosts
@@ -206,6 +207,12 @@ class ComfyServer:
         status = self._process.poll()
         if status is not None:
             raise ServerError(f"{message} (exit status {status}). The end of {self.log}:\n{self.log_tail(40)}")
+
+    def resident(self) -> int:
+        """Bytes of memory that the server's process holds."""
+        self._check_alive("ComfyUI has ended")
+        assert self._process is not None
+        return psutil.Process(self._process.pid).memory_info().rss
 
     def log_tail(self, lines: int = 40) -> str:
         if not self.log.is_file():
