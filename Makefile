@@ -5,20 +5,26 @@ PYTHON ?= python3
 PORT ?= 8188
 TESTS ?= tests
 ARGS ?=
+# Whole files go to one worker: a running server and all that is made once for a module stay with their tests.
+WORKERS = -n 2 --dist loadfile
 
 HOST = $(PYTHON) dev/host.py
+# With the one that COMFYUI_DIR names there are no others.
+OLDER_HOSTS = $(if $(COMFYUI_DIR),,0.27.0 0.24.0 0.18.2)
 export MODEL PROMPT PORT
 
-.PHONY: help demo test test-full lint bench serve train-mini thumbnails help-pictures host pins clean-host
+.PHONY: help demo test test-full test-newest test-oldest lint bench soak serve train-mini thumbnails help-pictures host pins clean-host
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo        transparent pictures from a real ComfyUI (MODEL=..., PROMPT=...)"
 	@echo "make serve       ComfyUI with this pack, to click in: http://127.0.0.1:$(PORT) (PORT=...)"
 	@echo "make test        all tests but the slow ones (TESTS=tests/unit, ARGS='-k name')"
-	@echo "make test-full   all tests"
+	@echo "make test-full   all tests, and the live ones on older ComfyUIs too"
+	@echo "make test-on-0.24.0  the live tests on that ComfyUI (TESTS=tests/live/...)"
 	@echo "make lint        ruff and the type checker"
 	@echo "make bench       time and memory"
+	@echo "make soak        many prompts on one server: is anything left of them? (ARGS=--help)"
 	@echo "make train-mini  train the mini family from nothing (ARGS=--help)"
 	@echo "make thumbnails  pictures for the template browser, made by the models"
 	@echo "make help-pictures  pictures of the nodes for their help pages"
@@ -35,6 +41,9 @@ demo:
 bench:
 	$(HOST) run dev/bench.py $(ARGS)
 
+soak:
+	$(HOST) run -m dev.soak $(ARGS)
+
 serve:
 	$(HOST) run dev/serve.py $(ARGS)
 
@@ -45,10 +54,20 @@ help-pictures:
 	$(HOST) run -m dev.help_pictures $(ARGS)
 
 test:
-	$(HOST) run -m pytest $(TESTS) -m "not full" $(ARGS)
+	$(HOST) run -m pytest $(TESTS) -m "not full" $(WORKERS) $(ARGS)
 
-test-full:
-	$(HOST) run -m pytest $(TESTS) $(ARGS)
+test-full: test-newest $(OLDER_HOSTS:%=test-on-%)
+
+test-newest:
+	$(HOST) run -m pytest $(TESTS) $(WORKERS) $(ARGS)
+
+test-on-%: TESTS = tests/live
+test-on-%:
+	$(HOST) --version $* run -m pytest $(TESTS) -m "not full" $(WORKERS) $(ARGS)
+
+# Every node in some workflow, every text, every route that the pack relies on.
+test-oldest:
+	$(MAKE) test-on-0.18.2 TESTS="tests/live/test_server.py tests/live/test_node_texts.py tests/live/test_workflows.py"
 
 lint:
 	$(HOST) run -m ruff check .

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
-from .lib_layerdiffuse.host.registration import register_replacements, unclaimed
+from .lib_layerdiffuse.host.registration import check_host, register_replacements, unclaimed
 from .lib_layerdiffuse.host.weight_files import register_folder
 from .nodes import NODES, legacy
 
@@ -13,6 +13,7 @@ WEB_DIRECTORY = "./web"
 
 class Diaphane(ComfyExtension):
     async def on_load(self) -> None:
+        check_host()
         register_folder()
         await register_replacements(legacy.REPLACEMENTS)
 

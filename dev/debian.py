@@ -4,8 +4,24 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 
-from dev.steps import tool
+from dev.steps import step, tool
+
+
+def ensure(find: Callable[[], Path | None], package: str, *, name: str, variable: str) -> Path | None:
+    """What `find` finds, installed first if there is none and the machine allows it; None if it does not.
+
+    name: what the step is called. variable: of the environment; if it names a program, none is installed beside it.
+    Raises HostError if the installation fails.
+    """
+    found = find()
+    if found is None and not os.environ.get(variable) and can_install():
+        step(name, partial(install, package))
+        found = find()
+    return found
 
 
 def can_install() -> bool:

@@ -21,7 +21,7 @@ from PIL import Image
 
 from dev import bundled
 from dev import host as hosts
-from dev.server import ComfyServer, ServerError, WorkflowError, stage
+from dev.server import PACKS, STAND_INS, ComfyServer, ServerError, WorkflowError, stage
 from dev.stand_ins.weights import write_all
 from dev.workflow import to_prompt
 
@@ -56,16 +56,15 @@ def main() -> int:
 
 def run(host: hosts.Host, checkpoint: Path | None, text: str | None) -> None:
     base = hosts.HOME / "stages" / ("demo" if checkpoint else "demo-stand-ins")
-    packs = {hosts.PACK: hosts.ROOT}
     arguments: list[str] = []
     if checkpoint:
         name = f"transparent_{family_of(checkpoint)}"
-        stage(base, packs)
+        stage(base, PACKS)
         arguments = ["--extra-model-paths-config", str(model_paths(base, checkpoint, host))]
         print(f"Checkpoint: {checkpoint}")
     else:
         name = "transparent_sdxl"
-        stage(base, {**packs, "stand_ins": hosts.ROOT / "dev" / "stand_ins"})
+        stage(base, {**PACKS, **STAND_INS})
         print("Stand-in models: small ones with made-up weights. They show that everything runs; the picture will be noise with alpha.")
         print('A real picture: make demo MODEL=path-or-name PROMPT="a glass bottle, high quality" (any SDXL, SD1.5 or FLUX.1 checkpoint)')
         write_all(base / "models")

@@ -25,8 +25,8 @@ from typing import TYPE_CHECKING, Any
 # So that this file also runs as a plain script.
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 
-from dev.debian import can_install, install
-from dev.steps import HostError, step
+from dev.debian import ensure
+from dev.steps import HostError
 
 if TYPE_CHECKING:
     from playwright.sync_api import ConsoleMessage, Page, Playwright, Route
@@ -91,11 +91,7 @@ def ensure_browser() -> Path | None:
 
     Raises HostError if the installation fails.
     """
-    browser = find_browser()
-    if browser is None and not os.environ.get("CHROME_BIN") and can_install():
-        step("browser for tests", functools.partial(install, "chromium"))
-        browser = find_browser()
-    return browser
+    return ensure(find_browser, "chromium", name="browser for tests", variable="CHROME_BIN")
 
 
 # --- the frontend -----------------------------------------------------------------------------------------------------------------------

@@ -13,8 +13,7 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from dev.debian import can_install, install
-from dev.steps import step
+from dev.debian import ensure
 
 NAMES = ("gimp-console", "gimp-console-2.10")
 VERSION = "version 2.10"
@@ -48,11 +47,7 @@ def _speaks(path: str) -> bool:
 
 def ensure_gimp() -> Path | None:
     """GIMP, installed first (Debian's) if there is none and the machine allows it; None if it does not. Raises HostError if that fails."""
-    gimp = find_gimp()
-    if gimp is None and not os.environ.get("GIMP_BIN") and can_install():
-        step("GIMP for tests", functools.partial(install, "gimp"))
-        gimp = find_gimp()
-    return gimp
+    return ensure(find_gimp, "gimp", name="GIMP for tests", variable="GIMP_BIN")
 
 
 class Gimp:

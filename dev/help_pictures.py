@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import sys
-import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from PIL import Image
 from dev import bundled
 from dev import host as hosts
 from dev.frontend import Frontend, FrontendError, ensure_browser
-from dev.server import ComfyServer, ServerError, stage, unstage
+from dev.server import ComfyServer, ServerError, staged
 
 Json = dict[str, Any]
 
@@ -34,27 +34,26 @@ def main() -> int:
     if ensure_browser() is None:
         print("No browser found. Install Chromium or Google Chrome, or set CHROME_BIN.", file=sys.stderr)
         return 1
-    stages = hosts.HOME / "stages"
-    stages.mkdir(parents=True, exist_ok=True)
-    base = Path(tempfile.mkdtemp(prefix="help-", dir=stages))
     try:
-        stage(base, {hosts.PACK: hosts.ROOT})
+        draw_all(sys.argv[1:] or sorted(page.stem for page in HELP.glob("*.md")))
+    except (hosts.HostError, ServerError, FrontendError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+def draw_all(node_types: Sequence[str]) -> None:
+    with staged("help-") as base:
         name_models(base / "models")
         bundled.draw_cut_out(base / "input" / bundled.EXAMPLE, 128, 96)
         with ComfyServer(base) as server, Frontend(server.url) as frontend:
-            for node_type in sys.argv[1:] or sorted(page.stem for page in HELP.glob("*.md")):
+            for node_type in node_types:
                 workflow = excerpt(node_type)
                 if workflow is None:
                     print(f"{node_type}: no workflow uses it", flush=True)
                     continue
                 path = draw(frontend, node_type, workflow)
                 print(f"{path.relative_to(hosts.ROOT)}: {path.stat().st_size / 1000:.0f} kB", flush=True)
-    except (hosts.HostError, ServerError, FrontendError) as error:
-        print(error, file=sys.stderr)
-        return 1
-    finally:
-        unstage(base)
-    return 0
 
 
 def name_models(folder: Path) -> None:

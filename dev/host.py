@@ -64,9 +64,13 @@ class Host:
     tools: Path | None = None
 
     def environment(self) -> dict[str, str]:
-        """The environment for this project's own scripts and tests: they can import `dev`, `lib_layerdiffuse` and the tools."""
+        """The environment for this project's own scripts and tests: they can import `dev`, `lib_layerdiffuse` and the tools.
+
+        There locate() finds this host, too, whatever version was asked for here.
+        """
         paths = [str(ROOT), *([str(self.tools)] if self.tools else []), *filter(None, [os.environ.get("PYTHONPATH")])]
-        return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+        ours = {} if self.tools else {"DIAPHANE_HOST": self.version}
+        return {**os.environ, **ours, "PYTHONPATH": os.pathsep.join(paths)}
 
     def server_environment(self) -> dict[str, str]:
         """The environment for ComfyUI itself: as an artist has it, so that a pack cannot import what only this repository's root offers."""

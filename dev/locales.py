@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import sys
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -107,17 +106,10 @@ def filled(english: Json, before: Json, texts: Json) -> Json:
 
 def ask_host() -> Json:
     """What a running ComfyUI says about the nodes of this pack."""
-    from dev.server import ComfyServer, stage, unstage
+    from dev.server import ComfyServer, staged
 
-    stages = hosts.HOME / "stages"
-    stages.mkdir(parents=True, exist_ok=True)
-    base = Path(tempfile.mkdtemp(prefix="locales-", dir=stages))
-    try:
-        stage(base, {hosts.PACK: hosts.ROOT})
-        with ComfyServer(base, extra_args=["--cpu"]) as server:
-            info = server.object_info()
-    finally:
-        unstage(base)
+    with staged("locales-") as base, ComfyServer(base, extra_args=["--cpu"]) as server:
+        info = server.object_info()
     return {node_id: node for node_id, node in info.items() if node["python_module"] == f"custom_nodes.{hosts.PACK}"}
 
 

@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 from dev import host as hosts
-from dev.server import has_gpu
+from dev.server import PACKS, STAND_INS, has_gpu
 
 
 def main() -> int:
@@ -38,9 +38,9 @@ def main() -> int:
 def extra_paths(host: hosts.Host) -> Path:
     """Writes the configuration that adds our packs to the tree's own, without touching the tree; returns its path."""
     folder = hosts.HOME / "serve"
-    packs = {"stand_ins": hosts.ROOT / "dev" / "stand_ins"}
+    packs = STAND_INS
     if not any(path.resolve() == hosts.ROOT for path in (host.tree / "custom_nodes").iterdir()):
-        packs[hosts.PACK] = hosts.ROOT
+        packs = {**packs, **PACKS}
     links = folder / "custom_nodes"
     links.mkdir(parents=True, exist_ok=True)
     for link in links.iterdir():

@@ -1,7 +1,6 @@
 """A running ComfyUI and a client for it: what live tests, the demo and the benchmark share.
 
-stage(base, {"diaphane": ROOT})
-with ComfyServer(base, log=base / "server.log") as server:
+with staged("example-") as base, ComfyServer(base) as server:
     history = server.queue(prompt)
     images = server.outputs(history)
 """
@@ -17,23 +16,38 @@ import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import threading
 import time
 import urllib.error
 import urllib.parse
 import urllib.request
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import psutil
 import websocket
 
 from dev import host as hosts
 from dev.results import History, WorkflowError, WorkflowInterrupted, judged, refusal
 
-__all__ = ["ComfyServer", "History", "ServerError", "WorkflowError", "WorkflowInterrupted", "free_port", "has_gpu", "stage", "unstage"]
+__all__ = [
+    "PACKS",
+    "STAND_INS",
+    "ComfyServer",
+    "History",
+    "ServerError",
+    "WorkflowError",
+    "WorkflowInterrupted",
+    "free_port",
+    "has_gpu",
+    "stage",
+    "staged",
+    "unstage",
+]
 
 Json = dict[str, Any]
 Progress = Callable[[str, float, float], None]
@@ -41,6 +55,8 @@ Progress = Callable[[str, float, float], None]
 COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 # subprocess.CREATE_NEW_PROCESS_GROUP, which only Windows defines.
 NEW_GROUP = 0x200
+PACKS = {hosts.PACK: hosts.ROOT}
+STAND_INS = {"stand_ins": hosts.ROOT / "dev" / "stand_ins"}
 FOLDERS = ("custom_nodes", "input", "models", "output", "temp", "user")
 
 
@@ -62,6 +78,23 @@ def unstage(base: Path) -> None:
     for link in (base / "custom_nodes").iterdir():
         hosts.remove_link(link)
     shutil.rmtree(base, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def staged(prefix: str, packs: Mapping[str, Path] = PACKS, *, stand_ins: bool = False) -> Iterator[Path]:
+    """A new base directory under .comfyui/stages, from `with` to the end of the block. stand_ins: with their nodes and files, too."""
+    stages = hosts.HOME / "stages"
+    stages.mkdir(parents=True, exist_ok=True)
+    base = Path(tempfile.mkdtemp(prefix=prefix, dir=stages))
+    try:
+        stage(base, {**packs, **STAND_INS} if stand_ins else packs)
+        if stand_ins:
+            from dev.stand_ins.weights import write_all
+
+            write_all(base / "models")
+        yield base
+    finally:
+        unstage(base)
 
 
 class ComfyServer:
@@ -174,6 +207,12 @@ class ComfyServer:
         status = self._process.poll()
         if status is not None:
             raise ServerError(f"{message} (exit status {status}). The end of {self.log}:\n{self.log_tail(40)}")
+
+    def resident(self) -> int:
+        """Bytes of memory that the server's process holds."""
+        self._check_alive("ComfyUI has ended")
+        assert self._process is not None
+        return psutil.Process(self._process.pid).memory_info().rss
 
     def log_tail(self, lines: int = 40) -> str:
         if not self.log.is_file():

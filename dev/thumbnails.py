@@ -13,7 +13,6 @@ import argparse
 import io
 import json
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from PIL import Image, ImageDraw, ImageOps
 
 from dev import bundled
 from dev import host as hosts
-from dev.server import ComfyServer, ServerError, WorkflowError, stage, unstage
+from dev.server import ComfyServer, ServerError, WorkflowError, staged
 from dev.workflow import to_prompt
 
 Json = dict[str, Any]
@@ -56,43 +55,30 @@ def main() -> int:
 def run(names: Sequence[str], models: str) -> int:
     """Runs the workflows one after another; 1 if one of them fails, after all the others."""
     host = hosts.locate()
-    stages = hosts.HOME / "stages"
-    stages.mkdir(parents=True, exist_ok=True)
-    base = Path(tempfile.mkdtemp(prefix="thumbnails-", dir=stages))
     folder = bundled.FOLDER if models == REAL else TRIALS
     folder.mkdir(parents=True, exist_ok=True)
     failed = 0
-    try:
-        arguments = prepare(base, models, host)
-        with ComfyServer(base, extra_args=arguments) as server:
-            for name in names:
-                try:
-                    pictures = results(server, name, models)
-                except (WorkflowError, TimeoutError) as error:
-                    print(f"{name}: {error}", file=sys.stderr)
-                    failed = 1
-                    continue
-                path = folder / f"{name}.jpg"
-                path.write_bytes(small_jpeg(arranged(pictures)))
-                print(f"{path}: {path.stat().st_size / 1000:.0f} kB, {len(pictures)} of {name}", flush=True)
-    finally:
-        unstage(base)
+    with staged("thumbnails-", stand_ins=models == STAND_INS) as base, ComfyServer(base, extra_args=prepare(base, models, host)) as server:
+        for name in names:
+            try:
+                pictures = results(server, name, models)
+            except (WorkflowError, TimeoutError) as error:
+                print(f"{name}: {error}", file=sys.stderr)
+                failed = 1
+                continue
+            path = folder / f"{name}.jpg"
+            path.write_bytes(small_jpeg(arranged(pictures)))
+            print(f"{path}: {path.stat().st_size / 1000:.0f} kB, {len(pictures)} of {name}", flush=True)
     return failed
 
 
 def prepare(base: Path, models: str, host: hosts.Host) -> list[str]:
-    """Makes the server's base directory, with a picture to load; returns further arguments for the server."""
-    packs = {hosts.PACK: hosts.ROOT}
+    """Puts a picture to load into the base directory, and says where the models are; returns further arguments for the server."""
     if models == STAND_INS:
-        from dev.stand_ins.weights import write_all
-
-        stage(base, {**packs, "stand_ins": hosts.ROOT / "dev" / "stand_ins"})
-        write_all(base / "models")
         bundled.draw_cut_out(base / "input" / bundled.EXAMPLE, STAND_IN_SIZE, STAND_IN_SIZE)
         return []
     from dev.demo import WEIGHTS
 
-    stage(base, packs)
     bundled.draw_cut_out(base / "input" / bundled.EXAMPLE, 1024, 1024)
     folders = {kind: str(host.tree / "models" / kind) for kind in ("checkpoints", "loras", "controlnet")}
     config = base / "extra_model_paths.yaml"

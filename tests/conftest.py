@@ -17,6 +17,12 @@ from torch import Tensor
 ROOT = Path(__file__).resolve().parents[1]
 GOLDEN = ROOT / "tests" / "golden"
 
+# Workers share the cores, and so do the servers that they start.
+if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):
+    threads = max(1, (os.cpu_count() or 1) // int(workers))
+    os.environ.setdefault("OMP_NUM_THREADS", str(threads))
+    torch.set_num_threads(threads)
+
 # At the end: ComfyUI has a module `nodes` too, and its own code must find that one.
 if str(ROOT) not in sys.path:
     sys.path.append(str(ROOT))

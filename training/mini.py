@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from lib_layerdiffuse.nets.offset_encoder import OffsetEncoder
+from lib_layerdiffuse.weights import mini as files
 
 from .data.latents import SD15_SCALE, LatentSet
 from .data.layer_folder import BACKGROUND, BLENDED, FOREGROUND
@@ -63,36 +64,28 @@ class Family:
         return self.files / f"{name}.safetensors"
 
     def autoencoder(self) -> Autoencoder:
-        return Autoencoder.from_state_dict(load_weights(self.path("vae")), GROUP)
+        return Autoencoder.from_state_dict(load_weights(self.path(files.AUTOENCODER)), GROUP)
 
     def offset_encoder(self) -> OffsetEncoder:
-        return load_offset_encoder(self.path("transparent_encoder"))
+        return load_offset_encoder(self.path(files.OFFSET_ENCODER))
 
     def latent_encoder(self, cpu: bool) -> LatentEncoder:
         return LatentEncoder(self.autoencoder(), self.offset_encoder(), SD15_SCALE, cpu)
 
     def unet(self) -> UNet:
-        return UNet.from_state_dict(load_weights(self.path("unet")), heads=HEADS, group=GROUP)
+        return UNet.from_state_dict(load_weights(self.path(files.MODEL)), heads=HEADS, group=GROUP)
 
     def text_encoder(self) -> TextEncoder:
         text_encoder = TextEncoder(UNET.context_width, TEXT_LAYERS, TEXT_HEADS)
-        weights = load_weights(self.path("text_encoder"))
-        rows, ids = weights.pop(WORDS), weights.pop(WORD_IDS).long()
-        with torch.no_grad():
-            text_encoder.token_embedding.weight.zero_()[ids] = rows
-        text_encoder.load_released(weights)
+        text_encoder.load_released(files.with_all_words(load_weights(self.path(files.TEXT_ENCODER))))
         return text_encoder
-
-
-WORDS = "text_model.embeddings.token_embedding.rows"  # of the words that were trained; all others are zero
-WORD_IDS = "text_model.embeddings.token_embedding.ids"
 
 
 def train_autoencoder(family: Family, run: Run) -> None:
     objective = AutoencoderObjective(Autoencoder(AUTOENCODER), SIDE, divergence=0.1)
     train(run, objective)
     standardise(objective.autoencoder, SIDE, count=512, seed=run.seed + 1)
-    save_weights(objective.autoencoder.state_dict(), family.path("vae"), {"group": str(GROUP)})
+    save_weights(objective.autoencoder.state_dict(), family.path(files.AUTOENCODER), {"group": str(GROUP)})
 
 
 def train_transparency(family: Family, run: Run) -> None:
@@ -101,8 +94,8 @@ def train_transparency(family: Family, run: Run) -> None:
     settings = TransparencySettings(adversarial_from=0.7, latent_noise=0.03, size=0.05)
     objective = TransparencyObjective(family.autoencoder(), encoder, decoder, _cut_outs, settings)
     train(run, objective)
-    save_weights(objective.encoder_weights(), family.path("transparent_encoder"))
-    save_weights(decoder.state_dict(), family.path("transparent_decoder"))
+    save_weights(objective.encoder_weights(), family.path(files.OFFSET_ENCODER))
+    save_weights(decoder.state_dict(), family.path(files.DECODER))
 
 
 def _cut_outs(draws: Draws) -> tuple[Tensor, Draws]:
@@ -127,10 +120,9 @@ def train_base(family: Family, run: Run) -> None:
 def save_base(family: Family, unet: UNet, text_encoder: TextEncoder, words: Tensor) -> None:
     """words: the tokens whose embeddings were trained; the others are not saved."""
     config = {"group": GROUP, "heads": HEADS, "text_heads": TEXT_HEADS}
-    save_weights(unet.state_dict(), family.path("unet"), {"mini": json.dumps(config)})
-    weights = text_encoder.released_state_dict()
-    table = weights.pop("text_model.embeddings.token_embedding.weight")
-    save_weights(weights | {WORDS: table[words]}, family.path("text_encoder"), integers={WORD_IDS: words})
+    save_weights(unet.state_dict(), family.path(files.MODEL), {"mini": json.dumps(config)})
+    weights = files.without_untrained_words(text_encoder.released_state_dict(), words)
+    save_weights(weights, family.path(files.TEXT_ENCODER), integers={files.TOKEN_IDS: words})
 
 
 def train_sharing(name: str, frames: tuple[str, ...], given: str | None = None) -> Callable[[Family, Run], None]:
@@ -187,31 +179,31 @@ def _base_items(encoder: LatentEncoder, count: int, generator: torch.Generator) 
 
 # In the order of training: what it is called -> the files it writes, what trains it, the settings of its run.
 STAGES: dict[str, tuple[tuple[str, ...], Callable[[Family, Run], None], dict[str, Any]]] = {
-    "autoencoder": (("vae",), train_autoencoder, {"steps": 11000, "batch": 8, "learning_rate": 1.5e-3, "average": 0.998}),
+    "autoencoder": ((files.AUTOENCODER,), train_autoencoder, {"steps": 11000, "batch": 8, "learning_rate": 1.5e-3, "average": 0.998}),
     "transparency": (
-        ("transparent_encoder", "transparent_decoder"),
+        (files.OFFSET_ENCODER, files.DECODER),
         train_transparency,
         {"steps": 5000, "batch": 8, "learning_rate": 1.5e-3, "average": 0.998},
     ),
-    "base": (("text_encoder", "unet"), train_base, {"steps": 5000, "batch": 64, "learning_rate": 1.8e-3, "average": 0.998}),
+    "base": ((files.TEXT_ENCODER, files.MODEL), train_base, {"steps": 5000, "batch": 64, "learning_rate": 1.8e-3, "average": 0.998}),
     "transparent": (
-        ("transparent",),
-        train_sharing("transparent", (FOREGROUND,)),
+        (files.TRANSPARENT,),
+        train_sharing(files.TRANSPARENT, (FOREGROUND,)),
         {"steps": 2000, "batch": 32, "learning_rate": 1.5e-3, "average": 0.995},
     ),
     "joint": (
-        ("joint",),
-        train_sharing("joint", (FOREGROUND, BACKGROUND, BLENDED)),
+        (files.JOINT,),
+        train_sharing(files.JOINT, (FOREGROUND, BACKGROUND, BLENDED)),
         {"steps": 5000, "batch": 12, "learning_rate": 1.5e-3, "average": 0.995},
     ),
     "fg2bg": (
-        ("fg2bg",),
-        train_sharing("fg2bg", (BACKGROUND, BLENDED), given=FOREGROUND),
+        (files.FOREGROUND_TO_BACKGROUND,),
+        train_sharing(files.FOREGROUND_TO_BACKGROUND, (BACKGROUND, BLENDED), given=FOREGROUND),
         {"steps": 4000, "batch": 16, "learning_rate": 1.5e-3, "average": 0.995},
     ),
     "bg2fg": (
-        ("bg2fg",),
-        train_sharing("bg2fg", (FOREGROUND, BLENDED), given=BACKGROUND),
+        (files.BACKGROUND_TO_FOREGROUND,),
+        train_sharing(files.BACKGROUND_TO_FOREGROUND, (FOREGROUND, BLENDED), given=BACKGROUND),
         {"steps": 4000, "batch": 16, "learning_rate": 1.5e-3, "average": 0.995},
     ),
 }
@@ -227,9 +219,9 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     family = Family(args.out, args.runs)
     for name in args.only:
-        files, stage, settings = STAGES[name]
-        if all(family.path(file).is_file() for file in files):
-            logger.info("%s is complete: %s", name, ", ".join(str(family.path(file)) for file in files))
+        written, stage, settings = STAGES[name]
+        if all(family.path(file).is_file() for file in written):
+            logger.info("%s is complete: %s", name, ", ".join(str(family.path(file)) for file in written))
             continue
         run = Run(folder=args.runs / name, precision="bf16", cpu=args.cpu, **settings)
         torch.manual_seed(run.seed)

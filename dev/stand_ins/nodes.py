@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import ComfyExtension, io
 from typing_extensions import override
 
 from .models import build_clip, build_controlnet, build_model
+from .report import report
 from .shapes import FAMILIES
 from .upscaler import Upscaler
 from .vae import build_vae
@@ -133,7 +137,47 @@ class UpscaleModel(io.ComfyNode):
         return io.NodeOutput(Upscaler())
 
 
+class Again(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="StandInAgain",
+            display_name="Stand-In Again",
+            category=_CATEGORY,
+            description="Gives back its input, as a new result in every run: what comes after it is then not taken from the cache.",
+            inputs=[
+                io.Latent.Input("samples", tooltip="What to give back."),
+                io.Int.Input("run", default=0, min=0, tooltip="Number of the run."),
+            ],
+            outputs=[io.Latent.Output(display_name="LATENT", tooltip="The input.")],
+        )
+
+    @classmethod
+    def execute(cls, samples: dict[str, Any], run: int) -> io.NodeOutput:
+        return io.NodeOutput(samples)
+
+
+class Report(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="StandInReport",
+            display_name="Stand-In Report",
+            category=_CATEGORY,
+            description="Unloads all models and says what is left in this one, and in memory.",
+            inputs=[
+                io.Model.Input("model", tooltip="As its loader gave it."),
+                io.Int.Input("run", default=0, min=0, tooltip="Number of the run."),
+            ],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def execute(cls, model: ModelPatcher, run: int) -> io.NodeOutput:
+        return io.NodeOutput(ui={"report": [report(model)]})
+
+
 class StandIns(ComfyExtension):
     @override
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        return [Checkpoint, DiffusionModel, TextEncoders, Autoencoder, Control, UpscaleModel]
+        return [Checkpoint, DiffusionModel, TextEncoders, Autoencoder, Control, UpscaleModel, Again, Report]

@@ -22,23 +22,10 @@ from comfy.model_patcher import CoreModelPatcher, ModelPatcher
 from torch import Tensor, nn
 
 from ..errors import DiaphaneError
-from ..weights.catalogue import Role
+from ..weights.mini import AUTOENCODER, LAYER_WEIGHTS, MODEL, TEXT_ENCODER, with_all_words
 from .weight_files import OwnWeights
 
 FOLDER = Path(__file__).resolve().parents[2] / "mini"
-MODEL, TEXT_ENCODER, AUTOENCODER = "unet", "text_encoder", "vae"
-WEIGHTS = {
-    Role.TRANSPARENT_ATTENTION: "transparent",
-    Role.JOINT: "joint",
-    Role.FOREGROUND_TO_BACKGROUND: "fg2bg",
-    Role.BACKGROUND_TO_FOREGROUND: "bg2fg",
-    Role.DECODER: "transparent_decoder",
-    Role.ENCODER: "transparent_encoder",
-}
-# The token table holds the words that were trained; all others mean nothing.
-TOKEN_TABLE = "text_model.embeddings.token_embedding.weight"
-TOKEN_ROWS, TOKEN_IDS = (TOKEN_TABLE.replace(".weight", end) for end in (".rows", ".ids"))
-VOCABULARY = 49408
 
 
 class MiniSD15(comfy.supported_models.SD15):
@@ -52,7 +39,7 @@ class MiniSD15(comfy.supported_models.SD15):
 
 def load_mini(folder: Path = FOLDER) -> tuple[ModelPatcher, comfy.sd.CLIP, comfy.sd.VAE]:
     """Diffusion model, text encoder and VAE. Raises DiaphaneError if the files are not there."""
-    own = OwnWeights({role: folder / f"{name}.safetensors" for role, name in WEIGHTS.items()})
+    own = OwnWeights({role: folder / f"{name}.safetensors" for role, name in LAYER_WEIGHTS.items()})
     weights, metadata = _read(folder / f"{MODEL}.safetensors")
     settings = json.loads(metadata["mini"])
     model = _model(weights, settings, own)
@@ -105,12 +92,12 @@ def _unet_config(weights: dict[str, Tensor], heads: int) -> dict[str, Any]:
 
 
 def _clip(weights: dict[str, Tensor], settings: dict[str, Any]) -> comfy.sd.CLIP:
-    rows, ids = weights.pop(TOKEN_ROWS), weights.pop(TOKEN_IDS)
-    weights[TOKEN_TABLE] = rows.new_zeros(VOCABULARY, rows.shape[1]).index_copy_(0, ids, rows)
+    weights = with_all_words(weights)
+    width = weights["text_model.final_layer_norm.weight"].shape[0]
     layers = 1 + max(int(key.split(".")[3]) for key in weights if key.startswith("text_model.encoder.layers."))
     layout = {
-        "hidden_size": rows.shape[1],
-        "intermediate_size": rows.shape[1] * 4,
+        "hidden_size": width,
+        "intermediate_size": width * 4,
         "num_attention_heads": settings["text_heads"],
         "num_hidden_layers": layers,
     }

@@ -1,16 +1,32 @@
-"""Node ids that another pack may have, and what the host is told about ids that have a successor."""
+"""What goes between the pack and the host when it is loaded: versions, ids that another pack may have, ids that have a successor."""
 
 from __future__ import annotations
 
 import importlib
 import logging
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import comfyui_version
 from comfy_api.latest import ComfyAPI, io
 from server import PromptServer
 
 logger = logging.getLogger("diaphane")
+
+# As in pyproject.toml. Tests run on this version, too.
+OLDEST_HOST = "0.18.2"
+
+
+def check_host() -> None:
+    """Say in the log if the host is older than any that the pack was tried with; it may lack what nodes need."""
+    present = _numbers(comfyui_version.__version__)
+    if present and present < _numbers(OLDEST_HOST):
+        logger.warning("Diaphane needs ComfyUI %s or newer, this is %s. Update ComfyUI.", OLDEST_HOST, comfyui_version.__version__)
+
+
+def _numbers(version: str) -> list[int]:
+    return [int(number) for number in re.findall(r"\d+", version)[:3]]
 
 
 def unclaimed(nodes: Iterable[type[io.ComfyNode]]) -> list[type[io.ComfyNode]]:

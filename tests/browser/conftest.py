@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from dev import bundled
-from dev import host as hosts
 from dev.frontend import Frontend, ensure_browser
-from dev.server import ComfyServer, stage, unstage
+from dev.server import ComfyServer, staged
 
 
 @pytest.fixture(scope="module")
@@ -20,21 +17,12 @@ def server() -> Iterator[ComfyServer]:
 
     Gone with the last test of a module: the browser's event loop must not be running when other tests start theirs.
     """
-    from dev.stand_ins.weights import write_all
-
     if ensure_browser() is None:
         pytest.skip("optional: no browser found, and none can be installed here")
-    stages = hosts.HOME / "stages"
-    stages.mkdir(parents=True, exist_ok=True)
-    base = Path(tempfile.mkdtemp(prefix="browser-", dir=stages))
-    try:
-        stage(base, {hosts.PACK: hosts.ROOT, "stand_ins": hosts.ROOT / "dev" / "stand_ins"})
-        write_all(base / "models")
+    with staged("browser-", stand_ins=True) as base:
         bundled.draw_cut_out(base / "input" / bundled.EXAMPLE, 128, 96)
         with ComfyServer(base) as running:
             yield running
-    finally:
-        unstage(base)
 
 
 @pytest.fixture(scope="module")

@@ -25,6 +25,7 @@ from torch import Tensor
 from dev import stand_ins
 from dev.stand_ins import shapes
 from dev.stand_ins.models import build_clip, build_controlnet, build_model
+from dev.stand_ins.report import report
 from dev.stand_ins.swap import swap_prompt, swap_workflow
 from dev.stand_ins.vae import LATENT_CHANNELS, build_vae
 from dev.stand_ins.weights import STAMP, write_all
@@ -85,12 +86,37 @@ def test_entry_point_offers_loaders_with_the_outputs_of_the_host() -> None:
         "StandInControlNet": core.ControlNetLoader,
         "StandInUpscaler": UpscaleModelLoader,
     }
-    assert loaders.keys() == expected.keys()
-    for name, node in loaders.items():
+    # These stand in for nothing: the soak asks them.
+    assert loaders.keys() == expected.keys() | {"StandInAgain", "StandInReport"}
+    for name in expected:
+        node = loaders[name]
         assert tuple(node.RETURN_TYPES) == tuple(expected[name].RETURN_TYPES), name
         # The frontend would add a "randomize" widget to anything named seed that does not say otherwise.
         assert node.INPUT_TYPES()["required"]["seed"][1]["control_after_generate"] is False
     assert len(loaders["StandInCheckpoint"].execute(family="SD1.5", seed=1).result) == 3
+
+
+def test_report_tells_what_is_left_in_a_model() -> None:
+    model = build_model("SD1.5", 0)
+    network = model.model.diffusion_model
+    before = report(model)
+    assert (before["hooks"], before["patches"]) == (0, [])
+    assert report(build_model("SD1.5", 0))["weights"] == before["weights"] != report(build_model("SD1.5", 1))["weights"]
+
+    hook = network.register_forward_hook(lambda *_: None)
+    network.out[0].forward = network.out[0].forward
+    found = report(model)
+    assert (found["hooks"], found["patches"]) == (1, ["diffusion_model.out.0"])
+    hook.remove()
+    del network.out[0].forward
+
+    kept = build_model("SD1.5", 2)
+    found = report(model)
+    assert found["models"] == before["models"] + 1
+    size = sum(tensor.nbytes for tensor in kept.model.state_dict().values())
+    assert abs(found["tensor_bytes"] - before["tensor_bytes"] - size) < size / 20
+    network.out[0].bias[0] += 1
+    assert report(model)["weights"] != before["weights"]
 
 
 def test_swapping_touches_loaders_only() -> None:

@@ -5,16 +5,14 @@ from __future__ import annotations
 import itertools
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from dev import host as hosts
 from dev.prompts import Json, loader, node, text_to_image
-from dev.server import ComfyServer, WorkflowError, stage, unstage
+from dev.server import ComfyServer, WorkflowError, staged
 
 pytestmark = pytest.mark.live
 
@@ -28,14 +26,7 @@ seeds = itertools.count(100)
 @pytest.fixture(scope="module")
 def offline() -> Iterator[ComfyServer]:
     """A server without network whose layer_model folder lacks one file and holds two that are broken."""
-    from dev.stand_ins.weights import write_all
-
-    stages = hosts.HOME / "stages"
-    stages.mkdir(parents=True, exist_ok=True)
-    base = Path(tempfile.mkdtemp(prefix="faults-", dir=stages))
-    try:
-        stage(base, {hosts.PACK: hosts.ROOT, "stand_ins": hosts.ROOT / "dev" / "stand_ins"})
-        write_all(base / "models")
+    with staged("faults-", stand_ins=True) as base:
         files = base / "models" / "layer_model"
         (files / MISSING).unlink()
         shutil.copy(files / "vae_transparent_decoder.safetensors", files / TRUNCATED)
@@ -43,8 +34,6 @@ def offline() -> Iterator[ComfyServer]:
         (files / WEB_PAGE).write_text("<!DOCTYPE html><html><body>Not found</body></html>")
         with ComfyServer(base, env={"HF_HUB_OFFLINE": "1"}) as running:
             yield running
-    finally:
-        unstage(base)
 
 
 def changed(family: str = "SDXL", **changes: Json) -> Json:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -11,19 +10,15 @@ import pytest
 from PIL import Image
 
 from dev import host as hosts
-from dev.server import ComfyServer, stage, unstage
+from dev.server import ComfyServer, staged
 
 pytestmark = [pytest.mark.live, pytest.mark.full, pytest.mark.timeout(1800)]
 
 
 @pytest.mark.parametrize("family", ["SD1.5", "SDXL"])
 def test_transparent_picture_and_back(family: str) -> None:
-    stages = hosts.HOME / "stages"
-    stages.mkdir(parents=True, exist_ok=True)
-    base = Path(tempfile.mkdtemp(prefix="full-size-", dir=stages))
-    try:
-        stage(base, {hosts.PACK: hosts.ROOT})
-        host = hosts.locate()
+    host = hosts.locate()
+    with staged("full-size-") as base:
         subprocess.run(
             [str(host.python), str(hosts.ROOT / "dev" / "full_size.py"), str(base / "models"), family], check=True, env=host.environment()
         )
@@ -31,8 +26,6 @@ def test_transparent_picture_and_back(family: str) -> None:
         with ComfyServer(base, extra_args=["--bf16-unet", "--bf16-text-enc"]) as server:
             images = server.outputs(server.queue(prompt(family), timeout=1500))
         check(images)
-    finally:
-        unstage(base)
 
 
 def prompt(family: str) -> dict[str, Any]:

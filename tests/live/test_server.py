@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from dev import host as hosts
 from dev.server import ComfyServer, WorkflowError
 
 pytestmark = pytest.mark.live
@@ -17,6 +18,11 @@ def test_offers_nodes_of_the_host_and_of_the_pack(server: ComfyServer) -> None:
     info = server.object_info()
     assert "KSampler" in info
     assert any(name.startswith("Diaphane") for name in info), server.log_tail(60)
+
+
+def test_is_the_comfyui_that_was_asked_for(server: ComfyServer) -> None:
+    version = server.get("/system_stats")["system"]["comfyui_version"]
+    assert version == hosts.locate().version
 
 
 def test_no_pack_failed_to_import(server: ComfyServer) -> None:

@@ -13,7 +13,8 @@ ROOT = Path(__file__).resolve().parents[2]
 LIBRARY = ROOT / "lib_layerdiffuse"
 
 # The host's top-level modules that a node pack may meet.
-HOST = {"comfy", "comfy_api", "comfy_execution", "comfy_extras", "execution", "folder_paths", "latent_preview", "node_helpers", "server"}
+HOST = {"comfy", "comfy_api", "comfy_execution", "comfy_extras", "comfyui_version"}
+HOST |= {"execution", "folder_paths", "latent_preview", "node_helpers", "server"}
 THIRD_PARTY = {"torch", "safetensors", "numpy", "PIL", "einops", "huggingface_hub", "filelock", "psd_tools"}
 FORBIDDEN = {"diffusers", "cv2"}
 

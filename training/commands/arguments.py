@@ -5,9 +5,27 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from ..checkpoint import latent_scale, load_autoencoder
+from ..encode import LatentEncoder, load_offset_encoder
 from ..loop import Run
+from ..models.schedule import EPSILON
+from ..models.unet import UNet
 
 CLIP_TOKENIZER = "openai/clip-vit-large-patch14"
+
+
+def add_model_arguments(parser: argparse.ArgumentParser, families: str) -> None:
+    """The checkpoint to train on, and what belongs to it."""
+    group = parser.add_argument_group("the model")
+    group.add_argument("--checkpoint", type=Path, required=True, help=f"{families}, a safetensors file as ComfyUI loads it")
+    group.add_argument("--encoder", type=Path, required=True, help="the offset encoder of that family")
+    group.add_argument("--prediction", choices=("eps", "v"), default=EPSILON, help="what the checkpoint predicts")
+    group.add_argument("--tokenizer", default=CLIP_TOKENIZER, help="CLIP's, a folder (comfy/sd1_tokenizer) or a name on the hub")
+
+
+def latent_encoder_of(args: argparse.Namespace, unet: UNet) -> LatentEncoder:
+    """Pictures -> the latents that a UNet of this checkpoint is trained on."""
+    return LatentEncoder(load_autoencoder(args.checkpoint), load_offset_encoder(args.encoder), latent_scale(unet), args.cpu)
 
 
 def add_run_arguments(parser: argparse.ArgumentParser, *, steps: int, batch: int, learning_rate: float) -> None:

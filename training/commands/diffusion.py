@@ -14,17 +14,16 @@ from pathlib import Path
 
 import torch
 
-from ..checkpoint import latent_scale, load_autoencoder, load_text_encoder, load_unet
+from ..checkpoint import load_text_encoder, load_unet
 from ..data.folder import PictureFolder
 from ..data.latents import LatentSet
 from ..data.procedural import layers
 from ..data.tokens import clip_tokenizer, procedural_tokens
-from ..encode import LatentEncoder, load_offset_encoder
+from ..encode import LatentEncoder
 from ..loop import save_weights, train
 from ..models.lora import add_low_rank, full_deltas, low_rank_deltas
-from ..models.schedule import EPSILON
 from ..stages.diffusion import DiffusionObjective
-from .arguments import CLIP_TOKENIZER, add_data_argument, add_run_arguments, check_side, run_of
+from .arguments import add_data_argument, add_model_arguments, add_run_arguments, check_side, latent_encoder_of, run_of
 
 BLOCK = 8  # pictures that are encoded at once
 PROCEDURAL_COUNT = 2000
@@ -49,13 +48,10 @@ def encode(args: argparse.Namespace, encoder: LatentEncoder) -> LatentSet:
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--checkpoint", type=Path, required=True, help="SD1.5 or SDXL, a safetensors file as ComfyUI loads it")
-    parser.add_argument("--encoder", type=Path, required=True, help="the offset encoder of that family")
+    add_model_arguments(parser, "SD1.5 or SDXL")
     add_data_argument(parser, "a folder of RGBA PNGs with .txt captions", side=1024)
     parser.add_argument("--method", choices=("lora", "full"), default="lora")
     parser.add_argument("--rank", type=int, default=256, help="of the low-rank changes")
-    parser.add_argument("--prediction", choices=("eps", "v"), default=EPSILON, help="what the checkpoint predicts")
-    parser.add_argument("--tokenizer", default=CLIP_TOKENIZER, help="CLIP's, a folder (comfy/sd1_tokenizer) or a name on the hub")
     parser.add_argument("--out", type=Path, required=True, help="the delta file")
     add_run_arguments(parser, steps=10_000, batch=16, learning_rate=1e-5)
     args = parser.parse_args(arguments)
@@ -64,7 +60,7 @@ def main(arguments: list[str] | None = None) -> None:
     torch.manual_seed(args.seed)
     unet = load_unet(args.checkpoint)
     text_encoder = load_text_encoder(args.checkpoint, unet, args.side).requires_grad_(False)
-    data = encode(args, LatentEncoder(load_autoencoder(args.checkpoint), load_offset_encoder(args.encoder), latent_scale(unet), args.cpu))
+    data = encode(args, latent_encoder_of(args, unet))
     before = {key: tensor.clone() for key, tensor in unet.state_dict().items()} if args.method == "full" else {}
     if args.method == "lora":
         add_low_rank(unet, args.rank)

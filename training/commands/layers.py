@@ -15,16 +15,15 @@ from pathlib import Path
 
 import torch
 
-from ..checkpoint import latent_scale, load_autoencoder, load_text_encoder, load_unet
+from ..checkpoint import load_text_encoder, load_unet
 from ..data.latents import LatentSet
 from ..data.layer_folder import BACKGROUND, BLENDED, FOREGROUND, LayerFolder
 from ..data.procedural import layers
 from ..data.tokens import clip_tokenizer, procedural_tokens
-from ..encode import LatentEncoder, encode_layers, load_offset_encoder
+from ..encode import LatentEncoder, encode_layers
 from ..loop import save_weights, train
-from ..models.schedule import EPSILON
 from ..stages.diffusion import DiffusionObjective, sharing_for
-from .arguments import CLIP_TOKENIZER, add_data_argument, add_run_arguments, check_side, run_of
+from .arguments import add_data_argument, add_model_arguments, add_run_arguments, check_side, latent_encoder_of, run_of
 
 CONTROL_WIDTHS = (32, 32, 64, 64, 128, 128, 256, 256)
 BLOCK = 4
@@ -48,14 +47,11 @@ def encode(args: argparse.Namespace, encoder: LatentEncoder) -> LatentSet:
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--checkpoint", type=Path, required=True, help="SD1.5, a safetensors file as ComfyUI loads it")
-    parser.add_argument("--encoder", type=Path, required=True, help="the offset encoder of SD1.5")
+    add_model_arguments(parser, "SD1.5")
     add_data_argument(parser, "a folder of layers", side=512)
     parser.add_argument("--frames", nargs="+", choices=(FOREGROUND, BACKGROUND, BLENDED), default=[FOREGROUND, BACKGROUND, BLENDED])
     parser.add_argument("--given", choices=(FOREGROUND, BACKGROUND), help="the layer that is there already")
     parser.add_argument("--rank", type=int, default=256)
-    parser.add_argument("--prediction", choices=("eps", "v"), default=EPSILON, help="what the checkpoint predicts")
-    parser.add_argument("--tokenizer", default=CLIP_TOKENIZER, help="CLIP's, a folder (comfy/sd1_tokenizer) or a name on the hub")
     parser.add_argument("--out", type=Path, required=True, help="the attention sharing file")
     add_run_arguments(parser, steps=10_000, batch=16, learning_rate=1e-5)
     args = parser.parse_args(arguments)
@@ -68,7 +64,7 @@ def main(arguments: list[str] | None = None) -> None:
     if unet.layout.linear:
         parser.error(f"{args.checkpoint.name} is an SDXL checkpoint; attention sharing is for SD1.5")
     text_encoder = load_text_encoder(args.checkpoint, unet, args.side).requires_grad_(False)
-    data = encode(args, LatentEncoder(load_autoencoder(args.checkpoint), load_offset_encoder(args.encoder), latent_scale(unet), args.cpu))
+    data = encode(args, latent_encoder_of(args, unet))
     sharing = sharing_for(unet, len(args.frames), args.rank, CONTROL_WIDTHS if args.given else ())
     train(run_of(args), DiffusionObjective(unet, text_encoder, data, prediction=args.prediction, sharing=sharing))
     save_weights(sharing.state_dict(), args.out)

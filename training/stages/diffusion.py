@@ -6,6 +6,7 @@ around a frozen UNet.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import cast
 
 import torch
@@ -77,8 +78,12 @@ def _items(draws: Draws, count: int) -> Tensor:
     """Which items a step looks at: every one once, in another order, before any comes again."""
     first = draws.step * draws.batch
     places = torch.arange(first, first + draws.batch)[draws.rows]
-    orders = {epoch: torch.randperm(count, generator=torch.Generator().manual_seed(epoch)) for epoch in (places // count).unique().tolist()}
-    return torch.tensor([int(orders[place // count][place % count]) for place in places.tolist()])
+    return torch.tensor([_order(count, place // count)[place % count] for place in places.tolist()])
+
+
+@lru_cache(maxsize=2)
+def _order(count: int, epoch: int) -> list[int]:
+    return torch.randperm(count, generator=torch.Generator().manual_seed(epoch)).tolist()
 
 
 def sharing_for(unet: UNet, frames: int, rank: int, control_widths: tuple[int, ...] = ()) -> AttentionSharing:
