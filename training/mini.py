@@ -18,7 +18,8 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from lib_layerdiffuse.nets.offset_encoder import OffsetEncoder
+from lib_layerdiffuse.nets.offset_encoder import OFFSET_SCALE, OffsetEncoder
+from lib_layerdiffuse.nets.transparent_decoder import TransparentDecoder
 from lib_layerdiffuse.weights import mini as files
 
 from .data.latents import SD15_SCALE, LatentSet
@@ -33,7 +34,7 @@ from .models.text_encoder import TextEncoder
 from .models.unet import UNet, UNetLayout
 from .stages.autoencoder import AutoencoderObjective, standardise
 from .stages.diffusion import DiffusionObjective, sharing_for
-from .stages.transparency import TransparencyObjective, TransparencySettings, new_decoder, new_encoder
+from .stages.transparency import TransparencyObjective, TransparencySettings, new_decoder, new_encoder, scaled
 
 ROOT = Path(__file__).resolve().parents[1]
 SIDE = 128
@@ -47,6 +48,7 @@ UNET = UNetLayout(width=32, multiples=(1, 2, 2, 1), depths=(1, 1, 1, 0), middle_
 TEXT_LAYERS = 2
 RANK = 4
 CONTROL_WIDTHS = (8, 8, 12, 12, 16, 16, 16, 16)
+LATENT_NOISE = 0.03  # as a share of the deviation of latents
 CROWDED = 0.4  # share of the backgrounds to put something in front of that already show something
 TRIGGER = ", transparent"  # what the base model knows transparent pictures by; the transparent model needs no such word
 
@@ -62,6 +64,11 @@ class Family:
 
     def path(self, name: str) -> Path:
         return self.files / f"{name}.safetensors"
+
+    @property
+    def rough_decoder(self) -> Path:
+        """The transparency decoder as it was when the offset was settled."""
+        return self.runs / "transparency" / "decoder.safetensors"
 
     def autoencoder(self) -> Autoencoder:
         return Autoencoder.from_state_dict(load_weights(self.path(files.AUTOENCODER)), GROUP)
@@ -91,10 +98,19 @@ def train_autoencoder(family: Family, run: Run) -> None:
 def train_transparency(family: Family, run: Run) -> None:
     encoder = new_encoder(OFFSET_WIDTHS)
     decoder = new_decoder(DECODER_WIDTHS, (False, False, False, False, True), AUTOENCODER.latent_channels)
-    settings = TransparencySettings(adversarial_from=0.7, latent_noise=0.03, size=0.05)
+    settings = TransparencySettings(adversarial_from=0.7, latent_noise=LATENT_NOISE, size=0.05)
     objective = TransparencyObjective(family.autoencoder(), encoder, decoder, _cut_outs, settings)
     train(run, objective)
     save_weights(objective.encoder_weights(), family.path(files.OFFSET_ENCODER))
+    save_weights(decoder.state_dict(), family.rough_decoder)
+
+
+def train_decoder(family: Family, run: Run) -> None:
+    """The decoder alone, for longer: with the offset settled a step costs a third, and on whole pictures the norms see what they will."""
+    encoder = OffsetEncoder.from_state_dict(scaled(load_weights(family.path(files.OFFSET_ENCODER)), OFFSET_SCALE)).requires_grad_(False)
+    decoder = TransparentDecoder.from_state_dict(load_weights(family.rough_decoder))
+    settings = TransparencySettings(identity=0.0, adversarial=0.0, latent_noise=LATENT_NOISE)
+    train(run, TransparencyObjective(family.autoencoder(), encoder, decoder, _whole, settings))
     save_weights(decoder.state_dict(), family.path(files.DECODER))
 
 
@@ -103,7 +119,10 @@ def _cut_outs(draws: Draws) -> tuple[Tensor, Draws]:
     if draws.progress < 0.7:
         whole = transparent_pictures(draws.batch, SIDE, draws.generator, draws.rows)
         return crop(whole, SIDE // 2, draws.uniform(draws.batch, 2)[draws.rows]), draws
-    draws = draws.fewer(4)
+    return _whole(draws.fewer(4))
+
+
+def _whole(draws: Draws) -> tuple[Tensor, Draws]:
     return transparent_pictures(draws.batch, SIDE, draws.generator, draws.rows), draws
 
 
@@ -181,10 +200,11 @@ def _base_items(encoder: LatentEncoder, count: int, generator: torch.Generator) 
 STAGES: dict[str, tuple[tuple[str, ...], Callable[[Family, Run], None], dict[str, Any]]] = {
     "autoencoder": ((files.AUTOENCODER,), train_autoencoder, {"steps": 11000, "batch": 8, "learning_rate": 1.5e-3, "average": 0.998}),
     "transparency": (
-        (files.OFFSET_ENCODER, files.DECODER),
+        (files.OFFSET_ENCODER,),
         train_transparency,
         {"steps": 5000, "batch": 8, "learning_rate": 1.5e-3, "average": 0.998},
     ),
+    "decoder": ((files.DECODER,), train_decoder, {"steps": 8000, "batch": 4, "learning_rate": 1.5e-3, "average": 0.998}),
     "base": ((files.TEXT_ENCODER, files.MODEL), train_base, {"steps": 5000, "batch": 64, "learning_rate": 1.8e-3, "average": 0.998}),
     "transparent": (
         (files.TRANSPARENT,),

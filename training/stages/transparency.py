@@ -60,7 +60,7 @@ class TransparencySettings:
 
 
 class TransparencyObjective(Objective):
-    """Trains an offset encoder and a transparency decoder against a frozen autoencoder.
+    """Trains an offset encoder and a transparency decoder against a frozen autoencoder, or the decoder alone if the encoder is frozen.
 
     The encoder is trained for a scale of 1 and brought to OFFSET_SCALE when it is saved: a step of the optimiser would be 300 times
     as large otherwise.
@@ -85,7 +85,8 @@ class TransparencyObjective(Objective):
         self._last: tuple[Tensor, Tensor] | None = None  # real and estimated pictures of this step, for the discriminator's turn
 
     def players(self) -> dict[str, list[nn.Parameter]]:
-        players = {"": [*self.encoder.parameters(), *self.decoder.parameters()]}
+        both = [*self.encoder.parameters(), *self.decoder.parameters()]
+        players = {"": [parameter for parameter in both if parameter.requires_grad]}
         return players if self.discriminator is None else players | {"discriminator": list(self.discriminator.parameters())}
 
     def forward(self, draws: Draws, player: str = "") -> dict[str, Tensor]:
