@@ -10,7 +10,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from training.data.latents import LatentSet
 from training.loop import Draws, Objective, Run, draws_for, learning_rate, load_weights, save_weights, train
+from training.mini import UNET
+from training.models.schedule import VELOCITY
+from training.models.text_encoder import TextEncoder
+from training.models.unet import UNet
+from training.stages.diffusion import DiffusionObjective
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -127,3 +133,15 @@ def test_saved_weights(tmp_path: Path) -> None:
     loaded = load_weights(tmp_path / "w.safetensors")
     assert loaded["a"].tolist() == [1.5, -2.0] and loaded["ids"].tolist() == [1, 2]
     assert not list(tmp_path.glob("*.part"))
+
+
+def test_the_first_items_come_first(tmp_path: Path) -> None:
+    """Where a stage begins with simple items: a few at the start, all of them from the middle on."""
+    run = Run(tmp_path, steps=100, batch=500, learning_rate=1.0)
+    data = LatentSet(torch.zeros(1000, 1, 4, 2, 2), torch.zeros(1000, 1, 77, dtype=torch.long))
+    objective = DiffusionObjective(UNet(UNET), TextEncoder(64, 1, 4), data, prediction=VELOCITY, widens_until=0.5)
+    highest = [int(objective.items(draws_for(run, step)).max()) for step in (0, 25, 49, 50)]
+    assert 140 <= highest[0] < 150
+    assert 550 <= highest[1] < 575
+    assert highest[2] > 900
+    assert len(set(objective.items(draws_for(run, 50)).tolist())) == 500

@@ -40,15 +40,15 @@ def over(rgba: Tensor, background: Tensor | float) -> Tensor:
     return rgba[:, :3] * alpha + background * (1 - alpha)
 
 
-def seen_sprites(count: int, generator: torch.Generator) -> Sprites:
-    """Sprites of kinds that training may see."""
+def seen_sprites(count: int, generator: torch.Generator, freedom: float = 1.0) -> Sprites:
+    """Sprites of kinds that training may see; freedom of their poses as in `draw_sprites`."""
     kinds = [torch.randint(high, (count,), generator=generator) for high in (len(SHAPES), len(COLOURS), NAMED)]
-    return draw_sprites(*keep_out(*kinds), generator=generator)
+    return draw_sprites(*keep_out(*kinds), generator=generator, freedom=freedom)
 
 
-def layers(count: int, side: int, generator: torch.Generator, rows: Rows = ALL) -> Layers:
+def layers(count: int, side: int, generator: torch.Generator, rows: Rows = ALL, freedom: float = 1.0) -> Layers:
     """`rows` of a batch of `count` pictures, sprite on background, with captions; without the held-out combinations."""
-    sprites, scenes = seen_sprites(count, generator), draw_scenes(count, generator)
+    sprites, scenes = seen_sprites(count, generator, freedom), draw_scenes(count, generator)
     other = torch.rand(count, generator=generator) < 0.3
     sprites, scenes, other = sprites.rows(rows), scenes.rows(rows), other[rows]
     captions = sprite_captions(sprites, other), scene_captions(scenes)

@@ -43,11 +43,15 @@ def uniform(low: float, high: float, *size: int, generator: torch.Generator) -> 
     return torch.rand(size, generator=generator) * (high - low) + low
 
 
-def draw_sprites(shape: Tensor, colour: Tensor, material: Tensor, generator: torch.Generator) -> Sprites:
-    """Pose, exact colour and body of sprites whose kind is given ([B] indices)."""
+def draw_sprites(shape: Tensor, colour: Tensor, material: Tensor, generator: torch.Generator, freedom: float = 1.0) -> Sprites:
+    """Pose, exact colour and body of sprites whose kind is given ([B] indices).
+
+    freedom: how far the pose may be from upright, in the middle and of medium size; 1 is any pose.
+    """
     count = len(shape)
-    scale = uniform(*SCALE, count, generator=generator)
-    reach = (1.0 - scale).clamp(min=0.0)[:, None] * 0.85
+    medium = sum(SCALE) / 2
+    scale = medium + freedom * (uniform(*SCALE, count, generator=generator) - medium)
+    reach = (1.0 - scale).clamp(min=0.0)[:, None] * 0.85 * freedom
     angle = uniform(2.4, 5.0, count, generator=generator)  # from somewhere above
     glass = uniform(*GLASS_BODY, count, generator=generator)
     sheer = uniform(*SHEER_BODY, count, generator=generator)
@@ -58,7 +62,7 @@ def draw_sprites(shape: Tensor, colour: Tensor, material: Tensor, generator: tor
         rgb=vary(colour, generator),
         body=torch.where(material == SHEER, sheer, glass),
         scale=scale,
-        turn=uniform(-TURN, TURN, count, generator=generator),
+        turn=freedom * uniform(-TURN, TURN, count, generator=generator),
         centre=uniform(-1, 1, count, 2, generator=generator) * reach,
         light=torch.stack([angle.cos(), angle.sin()], dim=1),
     )

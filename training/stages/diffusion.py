@@ -22,6 +22,7 @@ from ..models.sdxl_text import SDXLText
 from ..models.text_encoder import TextEncoder
 from ..models.unet import UNet
 
+FIRST = 0.15  # share of the items that is in use at the start, if it widens
 CAPTION_DROPOUT = 0.1  # share of captions that are left empty, for guidance without a classifier
 
 
@@ -37,8 +38,12 @@ class DiffusionObjective(Objective):
         prediction: str,
         sharing: AttentionSharing | None = None,
         same_caption: float = 0.0,
+        widens_until: float = 0.0,
     ):
-        """same_caption: share of items whose frames all get the last frame's caption, as a user who writes one prompt."""
+        """same_caption: share of items whose frames all get the last frame's caption, as a user who writes one prompt.
+
+        widens_until: progress up to which only the first items are in use, more and more of them: the simple ones.
+        """
         super().__init__()
         self.unet = unet
         self.text_encoder = text_encoder
@@ -46,11 +51,12 @@ class DiffusionObjective(Objective):
         self.data = data
         self.prediction = prediction
         self.same_caption = same_caption
+        self.widens_until = widens_until
 
     def forward(self, draws: Draws, player: str = "") -> dict[str, Tensor]:
         device = next(self.parameters()).device
         frames = self.data.frames
-        items = _items(draws, len(self.data))
+        items = self.items(draws)
         shape = self.data.latents.shape[1:]
         noise = draws.normal(draws.batch, *shape)[draws.rows]
         t = (draws.uniform(draws.batch) * TIMESTEPS).long()[draws.rows]
@@ -73,12 +79,14 @@ class DiffusionObjective(Objective):
             losses |= {f"frame_{i}": error[i::frames].mean() for i in range(frames)}
         return losses
 
-
-def _items(draws: Draws, count: int) -> Tensor:
-    """Which items a step looks at: every one once, in another order, before any comes again."""
-    first = draws.step * draws.batch
-    places = torch.arange(first, first + draws.batch)[draws.rows]
-    return torch.tensor([_order(count, place // count)[place % count] for place in places.tolist()])
+    def items(self, draws: Draws) -> Tensor:
+        """Which items a step looks at: every one once, in another order, before any comes again, unless simple ones go first."""
+        if draws.progress < self.widens_until:
+            share = FIRST + (1 - FIRST) * draws.progress / self.widens_until
+            return (draws.uniform(draws.batch) * int(len(self.data) * share)).long()[draws.rows]
+        count, first = len(self.data), draws.step * draws.batch
+        places = torch.arange(first, first + draws.batch)[draws.rows]
+        return torch.tensor([_order(count, place // count)[place % count] for place in places.tolist()])
 
 
 @lru_cache(maxsize=2)
