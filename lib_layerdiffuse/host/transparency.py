@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ..errors import DiaphaneError
 from ..nets.offset_encoder import OFFSET_SCALE, OffsetEncoder
+from ..nets.strips import LARGE_STRIP_VALUES
 from ..nets.transparency import PASSES, alpha_first, estimate_rgba
 from ..nets.transparent_decoder import TransparentDecoder
 from ..pixels.bleed import bleed_rgb
@@ -33,8 +34,8 @@ PASS_CHOICES: list[int] = list(PASSES[::-1])  # best first
 FALLBACK_TILES = (1024, 512, 256)
 
 # Working memory of one pass, in values per pixel of the picture and channel of the first feature map. Measured on full-size networks:
-# 13 to 15 for the decoder, 3 for the encoder.
-DECODER_VALUES = 16
+# 11 to 15 for the decoder on small pictures; 5 to 6 beside the strips it works on, on large ones; 3 for the encoder.
+DECODER_VALUES, DECODER_VALUES_BESIDE_STRIPS, STRIPS = 16, 8, 6
 ENCODER_VALUES = 4
 
 
@@ -68,7 +69,11 @@ def decode_rgba(
     pixel = pixels[..., :3].movedim(-1, 1)  # BHWC -> BCHW
     result = torch.empty(count, height, width, 4, device=memory.intermediate_device())
     order = [1, 2, 3, 0] if alpha_first(layout.latent_channels) else [0, 1, 2, 3]
-    bytes_per_pixel = DECODER_VALUES * layout.widths[0] * memory.dtype_size(decoder.dtype) + 2 * passes * 4 * 4
+
+    def bytes_for(pixels: int) -> int:
+        values = pixels * layout.widths[0]
+        values = min(DECODER_VALUES * values, DECODER_VALUES_BESIDE_STRIPS * values + STRIPS * LARGE_STRIP_VALUES)
+        return values * memory.dtype_size(decoder.dtype) + pixels * (passes // 2 + 2) * 4 * 4
 
     def attempt(side: int) -> bool:
         """Decode all pictures, in tiles of `side` pixels or (0) whole."""
@@ -79,7 +84,7 @@ def decode_rgba(
             estimate = _tiled_estimate(*args, tile=side) if side else _padded_estimate(*args)
             result[first:last] = estimate[:, order].movedim(1, -1)  # BCHW -> BHWC
 
-        return decoder.each_batch(count, (side * side or height * width) * bytes_per_pixel, run)
+        return decoder.each_batch(count, bytes_for(side * side or height * width), run)
 
     _whole_or_tiled(attempt, height, width, tile, "decode")
     return result

@@ -38,25 +38,29 @@ def estimate_rgba(decoder: Decoder, pixel: Tensor, latent: Tensor, passes: int =
     """
     if passes not in PASSES:
         raise ValueError(f"passes must be one of {PASSES}, got {passes}")
-    results = []
+    lowest = Lowest(passes // 2 + (passes < 8))
     for flip, quarters in ORIENTATIONS[:passes]:
         result = decoder(turn(pixel, flip, quarters), turn(latent, flip, quarters))
-        results.append(turn_back(result.float().clamp_(0.0, 1.0), flip, quarters))
+        lowest.add(turn_back(result.float().clamp_(0.0, 1.0), flip, quarters))
         if on_pass is not None:
             on_pass()
-    if passes == 1:
-        return results[0]
-    # Sorting more than four dimensions crashes on Apple GPUs: fold the channels into the batch.
-    stacked = torch.stack([result.flatten(0, 1) for result in results])
-    return _middle(stacked).view_as(results[0])
+    if passes in (1, 8):
+        return lowest.values[-1]
+    return (lowest.values[-2] + lowest.values[-1]) / 2
 
 
-def _middle(stacked: Tensor) -> Tensor:
-    """The published estimate for eight passes; the mean of the two middle values, which leans to neither side, for fewer."""
-    passes = len(stacked)
-    if passes == 8:
-        return stacked.median(dim=0).values
-    return stacked.sort(dim=0).values[passes // 2 - 1 : passes // 2 + 1].mean(dim=0)
+class Lowest:
+    """The `count` lowest of the tensors seen so far, per element and in rising order: what a median of known size needs to remember."""
+
+    def __init__(self, count: int):
+        self.count = count
+        self.values: list[Tensor] = []
+
+    def add(self, value: Tensor) -> None:
+        for i, lower in enumerate(self.values):
+            self.values[i], value = torch.minimum(lower, value), torch.maximum(lower, value)
+        if len(self.values) < self.count:
+            self.values.append(value)
 
 
 def alpha_first(latent_channels: int) -> bool:

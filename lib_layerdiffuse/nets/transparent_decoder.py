@@ -15,10 +15,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .operations import Operations, filled
+from .strips import joined, norm_silu_conv, upsample_conv
 
 NORM_GROUPS = 4
 NORM_EPS = 1e-5
 HEAD_DIM = 8
+CHANNELS_LAST = ("cpu", "cuda")  # devices whose convolutions are faster with a pixel's channels side by side
 LATENT_LEVEL = 3  # the latent is one eighth of the picture: it joins after three downsamplers
 
 
@@ -65,7 +67,13 @@ class ResnetBlock(nn.Module):
         self.conv2 = ops.Conv2d(width, width, 3, padding=1, **factory)
         self.conv_shortcut = ops.Conv2d(in_width, width, 1, **factory) if in_width != width else None
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, *parts: Tensor) -> Tensor:
+        """parts: maps that are put together; the first of several is overwritten where no gradient is asked for."""
+        if not torch.is_grad_enabled():
+            h = norm_silu_conv(parts, self.norm1, self.conv1)
+            into = parts[0] if len(parts) > 1 and parts[0].shape == h.shape else None
+            return norm_silu_conv([h], self.norm2, self.conv2, plus=parts, shortcut=self.conv_shortcut, into=into)
+        x = joined(parts)
         h = self.conv1(F.silu(self.norm1(x)))
         h = self.conv2(F.silu(self.norm2(h)))
         return h + (x if self.conv_shortcut is None else self.conv_shortcut(x))
@@ -103,6 +111,8 @@ class Upsampler(nn.Module):
         self.conv = ops.Conv2d(width, width, 3, padding=1, **factory)
 
     def forward(self, x: Tensor) -> Tensor:
+        if not torch.is_grad_enabled():
+            return upsample_conv(x, self.conv)
         return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
 
 
@@ -147,7 +157,7 @@ class UpBlock(nn.Module):
 
     def forward(self, x: Tensor, skips: list[Tensor]) -> Tensor:
         for i, resnet in enumerate(self.resnets):
-            x = resnet(torch.cat((x, skips.pop()), dim=1))
+            x = resnet(x, skips.pop())
             if self.attentions is not None:
                 x = self.attentions[i](x)
         return x if self.upsamplers is None else self.upsamplers[0](x)
@@ -197,6 +207,8 @@ class TransparentDecoder(nn.Module):
         return filled(cls, sd, ops, factory)
 
     def forward(self, pixel: Tensor, latent: Tensor) -> Tensor:
+        if not torch.is_grad_enabled() and pixel.device.type in CHANNELS_LAST:
+            pixel, latent = (x.contiguous(memory_format=torch.channels_last) for x in (pixel, latent))
         x = self.conv_in(pixel)
         skips = [x]
         for level, block in enumerate(self.down_blocks):
@@ -206,4 +218,6 @@ class TransparentDecoder(nn.Module):
         x = self.mid_block(x)
         for block in self.up_blocks:
             x = block(x, skips)
+        if not torch.is_grad_enabled():
+            return norm_silu_conv([x], self.conv_norm_out, self.conv_out)
         return self.conv_out(F.silu(self.conv_norm_out(x)))
