@@ -60,7 +60,8 @@ class OwnWeights(dict[Role, Path]):
 
 def own_weights(owner: Any) -> OwnWeights | None:
     """What a VAE, or the model configuration of a diffusion model, brings along."""
-    return getattr(owner, "layer_weights", None)
+    # The host's model configurations answer getattr() with a warning in the log where there is none.
+    return getattr(owner, "__dict__", {}).get("layer_weights")
 
 
 def find_file(family: Family, role: Role, choice: str = AUTO, owner: Any = None) -> Path:

@@ -15,13 +15,15 @@ from comfy.model_patcher import ModelPatcher
 from comfy.sd import CLIP, VAE
 from torch import Tensor, nn
 
+from dev.stand_ins.models import build_model
+from dev.stand_ins.vae import build_vae
 from lib_layerdiffuse.errors import DiaphaneError
 from lib_layerdiffuse.host.families import AUTO, family_of, latent_family
 from lib_layerdiffuse.host.joint import make_joint, make_joint_from_layer
 from lib_layerdiffuse.host.mini import MODEL, load_mini
 from lib_layerdiffuse.host.transparency import decode_rgba, encode_rgba
 from lib_layerdiffuse.host.transparent import make_transparent
-from lib_layerdiffuse.host.weight_files import offset_encoder, transparency_decoder
+from lib_layerdiffuse.host.weight_files import offset_encoder, own_weights, transparency_decoder
 from lib_layerdiffuse.nets.attention_sharing import AttentionSharing
 from lib_layerdiffuse.pixels.straight import on_grey
 from lib_layerdiffuse.weights.catalogue import Family
@@ -169,6 +171,11 @@ def test_latents_with_alpha(family: mini.Family, loaded: Mini) -> None:
     close(latent, expected)
     decoder = transparency_decoder(vae, Family.SD15)
     assert decode_rgba(decoder, vae.decode(latent), latent).shape == (2, 128, 128, 4)
+
+
+def test_other_models_have_no_weights_of_their_own_and_the_log_stays_empty(caplog: pytest.LogCaptureFixture) -> None:
+    assert own_weights(None) is own_weights(build_vae("SDXL", 0)) is own_weights(build_model("SDXL", 0).model.model_config) is None
+    assert [record.getMessage() for record in caplog.records if record.levelname == "WARNING"] == []
 
 
 def test_it_counts_as_sd15_with_weights_of_its_own(family: mini.Family, loaded: Mini, tmp_path: Path) -> None:

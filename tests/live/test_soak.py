@@ -11,14 +11,14 @@ pytestmark = pytest.mark.live
 
 def check(outcome: Outcome, prompts: int) -> None:
     assert outcome.done[Act.RUN] + outcome.done[Act.INTERRUPT] == prompts == len(outcome.resident)
-    assert outcome.done[Act.INTERRUPT] and outcome.compared > prompts / 3 and outcome.inspected > 4
+    assert set(outcome.done) == set(Act) and outcome.compared > prompts / 3 and outcome.inspected > 4
     assert outcome.wrong == []
     assert outcome.left == []
     assert not outcome.grown_alive(), outcome.alive
 
 
 def test_a_few_prompts_leave_nothing() -> None:
-    check(soak(20, seed=0), 20)
+    check(soak(16, seed=8), 16)
 
 
 @pytest.mark.full
