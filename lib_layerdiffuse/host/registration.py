@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import logging
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from comfy_api.latest import ComfyAPI, io
@@ -12,18 +14,51 @@ from server import PromptServer
 
 logger = logging.getLogger("diaphane")
 
+OTHERS = "Another pack has the nodes %s: its own are used."
+
+
+def installed_before(nodes: Sequence[type[io.ComfyNode]]) -> bool:
+    """Whether another copy of this pack has registered these nodes. A warning says which copy is used."""
+    first = _registered().get(nodes[0].GET_SCHEMA().node_id)
+    if first is None or first is nodes[0]:
+        return False
+    logger.warning(
+        "Diaphane is installed twice: the nodes of %s are used, those of %s are not. Remove one of the two folders.",
+        _folder_of(first),
+        _folder_of(nodes[0]),
+    )
+    return True
+
+
+def _registered() -> Mapping[str, Any]:
+    # ComfyUI's own module: this repository has a folder of that name.
+    return importlib.import_module("nodes").NODE_CLASS_MAPPINGS
+
+
+def _folder_of(node: type) -> Path:
+    """The folder of the pack that a node comes from."""
+    return Path(inspect.getfile(node)).parents[1]
+
 
 def unclaimed(nodes: Iterable[type[io.ComfyNode]]) -> list[type[io.ComfyNode]]:
     """Those of `nodes` whose ids no pack has registered yet.
 
-    A pack that comes later takes its ids all the same: the host keeps the last one.
+    A pack that comes later takes its ids all the same: the host keeps the last one. Once all are there, the log says so.
     """
-    # ComfyUI's own module: this repository has a folder of that name.
-    registered: Mapping[str, Any] = importlib.import_module("nodes").NODE_CLASS_MAPPINGS
+    registered = _registered()
     by_id = {node.GET_SCHEMA().node_id: node for node in nodes}
     if taken := [node_id for node_id in by_id if node_id in registered]:
-        logger.info("Another pack has the nodes %s: its own are used.", ", ".join(taken))
-    return [node for node_id, node in by_id.items() if node_id not in registered]
+        logger.info(OTHERS, ", ".join(taken))
+    ours = {node_id: node for node_id, node in by_id.items() if node_id not in registered}
+
+    async def look_again(_: object) -> None:
+        if taken := [node_id for node_id, node in ours.items() if registered.get(node_id) is not node]:
+            logger.info(OTHERS, ", ".join(taken))
+
+    app = getattr(getattr(PromptServer, "instance", None), "app", None)
+    if app is not None:
+        app.on_startup.append(look_again)
+    return list(ours.values())
 
 
 async def register_replacements(replacements: Sequence[Mapping[str, Any]]) -> None:
