@@ -13,6 +13,7 @@ from typing import Any
 import comfy.supported_models as supported
 import pytest
 import torch
+from comfy.model_patcher import CoreModelPatcher
 from comfy.nested_tensor import NestedTensor
 from comfy_api.latest import io
 from torch import Tensor
@@ -54,7 +55,7 @@ class Doubler(Upscaler):
         super().__init__()
         self.scale = 2
         self.model = torch.nn.Upsample(scale_factor=2)
-        self.patcher.model = self.model
+        self.patcher = CoreModelPatcher(self.model, self.patcher.load_device, self.patcher.offload_device)
 
 
 class Right:
