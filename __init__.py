@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
-from .lib_layerdiffuse.host.registration import check_host, register_replacements, unclaimed
+from .lib_layerdiffuse.host.registration import check_host, installed_before, register_replacements, unclaimed
 from .lib_layerdiffuse.host.weight_files import register_folder
 from .nodes import NODES, legacy
 
@@ -18,7 +18,7 @@ class Diaphane(ComfyExtension):
         await register_replacements(legacy.REPLACEMENTS)
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        return [*NODES, *unclaimed(legacy.NODES)]
+        return [] if installed_before(NODES) else [*NODES, *unclaimed(legacy.NODES)]
 
 
 async def comfy_entrypoint() -> Diaphane:

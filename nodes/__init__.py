@@ -23,6 +23,7 @@ from . import (
     vae_decode,
     vae_encode,
 )
+from .checks import checked
 
 MODULES = (
     transparent,
@@ -43,4 +44,4 @@ MODULES = (
     repair,
     save_layers,
 )
-NODES: list[type[io.ComfyNode]] = [node for module in MODULES for node in module.NODES]
+NODES: list[type[io.ComfyNode]] = [checked(node) for module in MODULES for node in module.NODES]

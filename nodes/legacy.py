@@ -12,7 +12,9 @@ from comfy_api.latest import io
 from comfy_execution.graph_utils import ExecutionBlocker
 
 from ..lib_layerdiffuse.host import legacy
+from ..lib_layerdiffuse.pixels.straight import check_picture
 from . import inputs
+from .checks import checked
 
 CATEGORY = f"{inputs.CATEGORY}/deprecated"
 MOST_FRAMES = 3
@@ -229,13 +231,14 @@ class DecodeSplit(io.ComfyNode):
 
     @classmethod
     def execute(cls, samples, images, frames, sd_version, sub_batch_size) -> io.NodeOutput:
+        check_picture(images)
         first = legacy.decode(samples["samples"][::frames], images[::frames], sd_version, sub_batch_size)
         others = [images[position::frames] for position in range(1, frames)]
         missing = ExecutionBlocker(f"There are only {frames} layers. Set frames to {MOST_FRAMES}, or disconnect this output.")
         return io.NodeOutput(first, *others, *[missing] * (MOST_FRAMES - frames))
 
 
-NODES = [Apply, JointApply, CondApply, CondJointApply, DiffApply, Decode, DecodeRGBA, DecodeSplit]
+NODES = [checked(node) for node in (Apply, JointApply, CondApply, CondJointApply, DiffApply, Decode, DecodeRGBA, DecodeSplit)]
 
 # Only where nothing would change without a word. A value that the new node does not know (SD15, say) makes the server name it, so that
 # the artist chooses; inputs of the other nodes, such as prompts, would be lost.

@@ -80,7 +80,7 @@ def _seen_by(model: ModelPatcher, vae: VAE, pictures: list[Tensor], fit: str, no
     count = max(map(len, pictures))
     if any(len(rgba) not in (1, count) for rgba in pictures):
         raise DiaphaneError(f"{node} got {' and '.join(str(len(p)) for p in pictures)} pictures. Give it as many of each, or one.")
-    height, width = (side // LATENT_SCALE * LATENT_SCALE for side in pictures[0].shape[1:3])
+    height, width = (max(LATENT_SCALE, side // LATENT_SCALE * LATENT_SCALE) for side in pictures[0].shape[1:3])
     process = model.model.process_latent_in
     latents = []
     for rgba in pictures:

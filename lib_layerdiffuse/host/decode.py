@@ -12,6 +12,7 @@ from torch import Tensor
 from ..errors import DiaphaneError
 from ..pixels.straight import with_alpha
 from ..weights.catalogue import Family
+from .latents import check_latent
 from .layers import foreground_rows
 from .transparency import LATENT_SCALE, SIZE_KEY, decode_rgba
 from .weight_files import AUTO, transparency_decoder
@@ -32,7 +33,7 @@ def decode_layers(
     If the latent names its layers, only the foreground rows are transparent; the others are decoded as opaque pictures.
     images: the same latent decoded elsewhere, perhaps retouched or upscaled, [B, H, W, 3 or 4]; decoded by `vae` if None.
     """
-    latent = _plain_latent(samples, vae)
+    latent = plain_latent(samples, vae)
     pixels = _as_encoded(vae.decode(latent), samples) if images is None else with_alpha(images)[..., :3]
     if len(pixels) != len(latent):
         raise DiaphaneError(
@@ -46,18 +47,10 @@ def decode_layers(
     return rgba
 
 
-def _plain_latent(samples: Mapping[str, Any], vae: VAE) -> Tensor:
-    latent = samples["samples"]
-    if latent.is_nested or latent.ndim != 4:
-        raise DiaphaneError(
-            f"Transparency needs latents of pictures [B, C, h, w], got {'several' if latent.is_nested else f'{latent.ndim} dimensions'}. "
-            "Video and audio latents have no transparency."
-        )
-    if latent.shape[1] != vae.latent_channels:
-        raise DiaphaneError(
-            f"The latent has {latent.shape[1]} channels, this VAE decodes {vae.latent_channels}. Connect the VAE of the model that sampled."
-        )
-    return latent
+def plain_latent(samples: Mapping[str, Any], vae: VAE) -> Tensor:
+    """The latent of pictures that `vae` can decode. Raises DiaphaneError for any other."""
+    wrong = f"The latent has {{}} channels, this VAE decodes {vae.latent_channels}. Connect the VAE of the model that sampled."
+    return check_latent(samples["samples"], vae.latent_channels, wrong)
 
 
 def _as_encoded(pixels: Tensor, samples: Mapping[str, Any]) -> Tensor:

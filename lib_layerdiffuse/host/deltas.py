@@ -42,7 +42,7 @@ def apply_deltas(
 
     wide = deltas.get(FIRST_CONV)
     kernel = None
-    if wide is not None and wide.diff is not None and wide.diff.shape[1] > latent_channels:
+    if wide is not None and wide.diff is not None and wide.diff.ndim == 4 and wide.diff.shape[1] > latent_channels:
         kernel = wide.diff[:, latent_channels:]
         deltas[FIRST_CONV] = Delta(FIRST_CONV, up=None, down=None, diff=wide.diff[:, :latent_channels])
     if isinstance(extra, Tensor):

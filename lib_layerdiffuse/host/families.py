@@ -12,7 +12,7 @@ from comfy.sd import VAE
 
 from ..errors import DiaphaneError
 from ..weights.catalogue import Family
-from .layers import LAYERS_KEY
+from .layers import layers_in
 from .weight_files import own_weights
 
 logger = logging.getLogger("diaphane")
@@ -68,7 +68,7 @@ def latent_family(choice: str, vae: VAE, samples: Mapping[str, Any] | None = Non
         return Family(choice)
     if vae.latent_channels == FLUX_LATENT_CHANNELS:
         return Family.FLUX
-    if samples is not None and LAYERS_KEY in samples:
+    if samples is not None and layers_in(samples):
         return Family.SD15
     logger.info("family is auto and the latent does not say where it comes from: taken as SDXL. Set family to SD1.5 if it is.")
     return Family.SDXL

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
-import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import DiaphaneError
 from ..pixels.composite import Layer, Layers, common_batch, inside
-from ..pixels.straight import check_picture, with_alpha
+from ..pixels.straight import check_picture, mask_planes, resize_mask, with_alpha
 
 SOCKET = "DIAPHANE_LAYERS"
 BACKGROUND_NAME = "Background"
@@ -52,9 +51,7 @@ def as_layers(item: Tensor | Layers) -> Layers:
 
 def confined(layer: Layer, area: Tensor, height: int, width: int) -> Layer:
     """A layer that is there only where the area is, a mask [B or 1, h, w] that is brought to the size of the canvas."""
-    area = area.reshape(-1, 1, *area.shape[-2:]).float()
-    if area.shape[2:] != (height, width):
-        area = F.interpolate(area, size=(height, width), mode="bilinear", align_corners=False)
+    area = resize_mask(mask_planes(area), height, width)
     image = with_alpha(layer.image)
     count = common_batch([image, area])
     result = image.repeat(count // len(image), 1, 1, 1)

@@ -30,9 +30,10 @@ def arrangement(choice: str) -> tuple[str, ...]:
 
 
 def layers_in(samples: Mapping[str, Any]) -> tuple[str, ...] | None:
-    """The layers that a latent names, in the order of a set; None if it names none."""
+    """The layers that a latent names, in the order of a set; None if it names none (or another pack means something else by the key)."""
     layers = samples.get(LAYERS_KEY)
-    return tuple(layers) if layers else None
+    known = isinstance(layers, (tuple, list)) and len(layers) > 0 and all(layer in NAMES for layer in layers)
+    return tuple(layers) if known else None
 
 
 def foreground_rows(samples: Mapping[str, Any]) -> list[int]:
@@ -69,7 +70,10 @@ def layer_prompts(base: list[Any], layers: Sequence[str], prompts: Mapping[str, 
 
     base: conditioning for layers without a prompt of their own, whose other settings (areas, control, …) are kept.
     prompts: {layer: conditioning or None}. Prompts of unequal length are repeated to a common one, as the host does it in a batch.
+    Raises DiaphaneError for a prompt that is empty or made for another model.
     """
+    for name, prompt in {"base": base, **prompts}.items():
+        _check_prompt(name, prompt, base)
     texts = [base if prompts.get(name) is None else prompts[name] for name in layers]
     result = []
     for index, (text, settings) in enumerate(base):
@@ -78,6 +82,17 @@ def layer_prompts(base: list[Any], layers: Sequence[str], prompts: Mapping[str, 
         rows = [repeat_to_batch_size(frame, 1).repeat(1, length // frame.shape[1], 1) for frame in frames]
         result.append([torch.cat(rows), settings.copy()])
     return result
+
+
+def _check_prompt(name: str, prompt: list[Any] | None, base: list[Any]) -> None:
+    for text, _ in prompt or ():
+        if text.numel() == 0:
+            raise DiaphaneError(f"Layer Prompts got an empty prompt for {name}, {list(text.shape)}. Connect a CLIP Text Encode.")
+        if text.shape[2] != base[0][0].shape[2]:
+            raise DiaphaneError(
+                f"Layer Prompts got prompts of different text encoders: base has {base[0][0].shape[2]} channels, {name} {text.shape[2]}. "
+                "Make all of them with the CLIP of the one model that samples."
+            )
 
 
 def split_layers(images: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:

@@ -25,6 +25,7 @@ from . import conditional, joint
 from .deltas import apply_deltas
 from .extra_channels import Extra
 from .families import require_family
+from .latents import check_latent
 from .layers import BACKGROUND, FOREGROUND
 from .transparency import decode_rgba
 from .transparent import ATTENTION, CONV, make_transparent
@@ -95,16 +96,13 @@ def decode(samples: Tensor, images: Tensor, version: str, at_once: int) -> Tenso
 
     at_once: how many pictures are decoded together at most. Raises DiaphaneError for latents of another kind or number.
     """
-    if samples.ndim != 4 or samples.shape[1] != LATENT_CHANNELS:
-        raise DiaphaneError(
-            f"Layer Diffuse Decode works with latents [B, {LATENT_CHANNELS}, h, w] of SD1.5 and SDXL models, got {list(samples.shape)}. "
-            "Use Transparent VAE Decode for Flux."
-        )
+    wrong = f"Layer Diffuse Decode works with latents of {LATENT_CHANNELS} channels, SD1.5's and SDXL's, got {{}}. "
+    check_latent(samples, LATENT_CHANNELS, wrong + "Use Transparent VAE Decode for Flux.")
+    pixels = with_alpha(images)[..., :3]
     if len(samples) != len(images):
         raise DiaphaneError(
             f"Got {len(images)} images and {len(samples)} latents. Connect the images that were decoded from these latents."
         )
-    pixels = with_alpha(images)[..., :3]
     decoder = transparency_decoder(cast(VAE, _NoVAE()), VERSIONS[version])
     pairs = zip(pixels.split(at_once), samples.split(at_once), strict=True)
     return torch.cat([decode_rgba(decoder, pixel, latent) for pixel, latent in pairs])
@@ -120,8 +118,9 @@ def _seen_by(model: ModelPatcher, *latents: Mapping[str, Any]) -> Extra:
     """LATENTs as the model sees them beside the noise, all at the size and number of the first and the most."""
     tensors = [latent["samples"] for latent in latents]
     needed = model.model.latent_format.latent_channels
-    if wrong := [list(tensor.shape) for tensor in tensors if tensor.ndim != 4 or tensor.shape[1] != needed]:
-        raise DiaphaneError(f"A given latent has the shape {wrong[0]}, [B, {needed}, h, w] is needed. Encode it with the model's own VAE.")
+    wrong = f"A given latent has {{}} channels, the model works with {needed}. Encode it with the model's own VAE."
+    for tensor in tensors:
+        check_latent(tensor, needed, wrong)
     count = max(map(len, tensors))
     height, width = tensors[0].shape[2:]
     fitted = [fit_to(tensor, height, width, CROP) for tensor in tensors]

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import math
 import uuid
 from collections.abc import Mapping
 
 import comfy.lora
 import comfy.lora_convert
 from comfy.model_patcher import ModelPatcher
+from comfy.weight_adapter import LoRAAdapter
 from torch import Tensor
 
 from ..errors import WeightsError
 from ..weights.grammar import excerpt, looks_like
 from .deltas import add_merged
-from .side_layers import add_side_layers
+from .side_layers import Patches, add_side_layers
 from .window import SigmaWindow
 
 
@@ -34,6 +36,7 @@ def apply_lora(
             f"{len(unused)} of the {len(lora)} keys of this LoRA find no place in the model, e.g. {excerpt(unused)}. "
             f"{looks_like(state_dict)} Choose a file that was made for this model."
         )
+    _check_shapes(patches, {key: tuple(tensor.shape) for key, tensor in model.model.state_dict().items()})
     patched = model.clone()
     window = SigmaWindow(start, end)
     if weight == 0.0 or window.is_empty:
@@ -43,3 +46,19 @@ def apply_lora(
     else:
         add_side_layers(patched, patches, weight, window, f"diaphane.{uuid.uuid4().hex}")
     return patched
+
+
+def _check_shapes(patches: Patches, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Every low-rank patch has to fit its weight: the host would only log what does not and go on without it."""
+    for key, patch in patches.items():
+        if not isinstance(patch, LoRAAdapter) or patch.weights[3] is not None or patch.weights[5] is not None:
+            continue
+        up, down = (tuple(tensor.shape) for tensor in patch.weights[:2])
+        weight_key, part = (key, None) if isinstance(key, str) else key[:2]
+        needed = list(shapes[weight_key])
+        if part is not None:
+            needed[part[0]] = part[2]
+        if up[1] != down[0] or (up[0], math.prod(down[1:])) != (needed[0], math.prod(needed[1:])):
+            raise WeightsError(
+                f"The LoRA of {weight_key} has the shapes {list(up)} and {list(down)}, the weight {needed}: the file is for another model."
+            )

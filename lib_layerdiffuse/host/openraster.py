@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import BinaryIO
 from xml.etree import ElementTree
@@ -17,6 +18,7 @@ from .flat_picture import reduced, to_bytes
 MEDIA_TYPE = "image/openraster"
 THUMBNAIL_SIDE = 256
 COMPRESS_LEVEL = 4  # as ComfyUI saves PNG files
+LONGEST_KEY = 79
 OPERATIONS = {
     "normal": "svg:src-over",
     "multiply": "svg:multiply",
@@ -79,7 +81,8 @@ def text_chunks(metadata: Mapping[str, str]) -> PngInfo:
     """The metadata as ComfyUI writes it into PNG files, from where its frontend reads it."""
     chunks = PngInfo()
     for key, text in metadata.items():
-        chunks.add_text(key, text)
+        # A workflow may bring any key; the format knows 79 characters of Latin letters.
+        chunks.add_text(re.sub(r"[^ -~]", "_", key)[:LONGEST_KEY] or "_", text)
     return chunks
 
 

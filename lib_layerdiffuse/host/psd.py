@@ -161,7 +161,7 @@ def xmp(metadata: Mapping[str, str]) -> bytes:
     description = ElementTree.SubElement(ElementTree.SubElement(root, _name("rdf", "RDF")), _name("rdf", "Description"))
     description.set(_name("rdf", "about"), "")
     for key, text in metadata.items():
-        ElementTree.SubElement(description, _name("comfy", re.sub(r"\W", "_", key))).text = text
+        ElementTree.SubElement(description, _name("comfy", re.sub(r"^(?=\d|$)|[^A-Za-z0-9_]", "_", key))).text = text
     packet = ElementTree.tostring(root, encoding="unicode")
     return f'<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>\n{packet}\n<?xpacket end="w"?>'.encode()
 

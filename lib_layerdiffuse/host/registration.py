@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import logging
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import comfyui_version
@@ -16,6 +18,7 @@ logger = logging.getLogger("diaphane")
 
 # As in pyproject.toml. Tests run on this version, too.
 OLDEST_HOST = "0.18.2"
+OTHERS = "Another pack has the nodes %s: its own are used."
 
 
 def check_host() -> None:
@@ -29,17 +32,48 @@ def _numbers(version: str) -> list[int]:
     return [int(number) for number in re.findall(r"\d+", version)[:3]]
 
 
+def installed_before(nodes: Sequence[type[io.ComfyNode]]) -> bool:
+    """Whether another copy of this pack has registered these nodes. A warning says which copy is used."""
+    first = _registered().get(nodes[0].GET_SCHEMA().node_id)
+    if first is None or first is nodes[0]:
+        return False
+    logger.warning(
+        "Diaphane is installed twice: the nodes of %s are used, those of %s are not. Remove one of the two folders.",
+        _folder_of(first),
+        _folder_of(nodes[0]),
+    )
+    return True
+
+
+def _registered() -> Mapping[str, Any]:
+    # ComfyUI's own module: this repository has a folder of that name.
+    return importlib.import_module("nodes").NODE_CLASS_MAPPINGS
+
+
+def _folder_of(node: type) -> Path:
+    """The folder of the pack that a node comes from."""
+    return Path(inspect.getfile(node)).parents[1]
+
+
 def unclaimed(nodes: Iterable[type[io.ComfyNode]]) -> list[type[io.ComfyNode]]:
     """Those of `nodes` whose ids no pack has registered yet.
 
-    A pack that comes later takes its ids all the same: the host keeps the last one.
+    A pack that comes later takes its ids all the same: the host keeps the last one. Once all are there, the log says so.
     """
-    # ComfyUI's own module: this repository has a folder of that name.
-    registered: Mapping[str, Any] = importlib.import_module("nodes").NODE_CLASS_MAPPINGS
+    registered = _registered()
     by_id = {node.GET_SCHEMA().node_id: node for node in nodes}
     if taken := [node_id for node_id in by_id if node_id in registered]:
-        logger.info("Another pack has the nodes %s: its own are used.", ", ".join(taken))
-    return [node for node_id, node in by_id.items() if node_id not in registered]
+        logger.info(OTHERS, ", ".join(taken))
+    ours = {node_id: node for node_id, node in by_id.items() if node_id not in registered}
+
+    async def look_again(_: object) -> None:
+        if taken := [node_id for node_id, node in ours.items() if registered.get(node_id) is not node]:
+            logger.info(OTHERS, ", ".join(taken))
+
+    app = getattr(getattr(PromptServer, "instance", None), "app", None)
+    if app is not None:
+        app.on_startup.append(look_again)
+    return list(ours.values())
 
 
 async def register_replacements(replacements: Sequence[Mapping[str, Any]]) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import struct
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -27,6 +28,7 @@ OPENRASTER = "OpenRaster"
 PNG = "PNG"
 FORMATS = (PSD, OPENRASTER, PNG)
 PREVIEW_SIDE = 1024
+_FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC), errno.EFBIG)  # the last: more than this disk holds in one file
 
 Metadata = Mapping[str, str]
 Result = dict[str, str]
@@ -37,11 +39,12 @@ def save_layers(layers: Layers, form: str, prefix: str, metadata: Metadata) -> d
     """Save each picture of the batch, as a document or as one PNG per layer; what the frontend is to list, by the kind of output.
 
     prefix: as in Save Image; it never leads out of the output folder. Documents come with a preview, since browsers show none;
-    like them it holds the metadata, so that it can be dropped into ComfyUI.
+    like them it holds the metadata, so that it can be dropped into ComfyUI. Raises DiaphaneError if the disk is full or may not be
+    written; of the picture that could not be saved nothing is left.
     """
-    folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(
-        prefix, folder_paths.get_output_directory(), layers.width, layers.height
-    )
+    output = folder_paths.get_output_directory()
+    with _explaining(output):
+        folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(prefix, output, layers.width, layers.height)
     count = common_batch([layer.image for layer in layers.layers])
     progress = comfy.utils.ProgressBar(count)
     files: list[Result] = []
@@ -51,12 +54,14 @@ def save_layers(layers: Layers, form: str, prefix: str, metadata: Metadata) -> d
         stem = f"{name.replace('%batch_num%', str(index))}_{counter + index:05}"
         picture = layers.one(index)
         if form == PNG:
-            files += [_result(path, subfolder, "output") for path in _save_pngs(Path(folder), stem, picture, metadata)]
+            with _explaining(folder):
+                files += [_result(path, subfolder, "output") for path in _save_pngs(Path(folder), stem, picture, metadata)]
         else:
             path = Path(folder, f"{stem}_.{'psd' if form == PSD else 'ora'}")
             flat = flat_bytes(picture)
-            with whole_file(path) as file:
-                _writer(form)(file, picture, flat, metadata)
+            write = _writer(form)
+            with _explaining(folder), whole_file(path) as file:
+                write(file, picture, flat, metadata)
             files.append(_result(path, subfolder, "output"))
             previews.append(_save_preview(stem, flat, metadata))
         progress.update(1)
@@ -83,6 +88,22 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
         part.unlink(missing_ok=True)
 
 
+@contextmanager
+def _explaining(folder: str) -> Iterator[None]:
+    """Turn what the disk has against it into a DiaphaneError."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno in _FULL:
+            reason = f"The disk of {folder}, or that of the system's temporary files, is full. Make room and queue again."
+        elif isinstance(error, OSError):
+            why = error.strerror or error
+            reason = f"The layers could not be saved in {folder} ({why}). Change filename_prefix, or the folder's permissions."
+        else:  # a name with a NUL in it
+            reason = f"The layers could not be saved in {folder} ({error}). Change filename_prefix."
+        raise DiaphaneError(reason) from error
+
+
 def _writer(form: str) -> Writer:
     if form == OPENRASTER:
         return write_openraster
@@ -97,26 +118,30 @@ def _writer(form: str) -> Writer:
 
 
 def _save_pngs(folder: Path, stem: str, layers: Layers, metadata: Metadata) -> list[Path]:
-    """One picture per layer, numbered from the lowest, with all that a PNG can hold of its place."""
-    paths = []
-    for number, layer in enumerate(layers.layers, start=1):
-        place = {"x": layer.x, "y": layer.y, "width": layers.width, "height": layers.height}
-        settings = {**place, "mode": layer.mode, "opacity": layer.opacity}
-        chunks = text_chunks(metadata)
-        chunks.add_itxt("Title", layer.name)
-        chunks.add_text("layer", json.dumps(settings))
-        chunks.add(b"oFFs", struct.pack(">iiB", layer.x, layer.y, 0))  # in pixels
-        path = folder / f"{stem}_{number:02}.png"
-        with whole_file(path) as file:
+    """One picture per layer, numbered from the lowest, with all that a PNG can hold of its place. All of them appear, or none."""
+    paths = [folder / f"{stem}_{number:02}.png" for number in range(1, len(layers.layers) + 1)]
+    with ExitStack() as files:
+        for path, layer in zip(paths, layers.layers, strict=True):
+            comfy.model_management.throw_exception_if_processing_interrupted()
+            place = {"x": layer.x, "y": layer.y, "width": layers.width, "height": layers.height}
+            settings = {**place, "mode": layer.mode, "opacity": layer.opacity}
+            chunks = text_chunks(metadata)
+            chunks.add_itxt("Title", layer.name)
+            chunks.add_text("layer", json.dumps(settings))
+            chunks.add(b"oFFs", struct.pack(">iiB", layer.x, layer.y, 0))  # in pixels
+            file = files.enter_context(whole_file(path))
             Image.fromarray(to_bytes(layer.image[0])).save(file, "PNG", pnginfo=chunks, compress_level=COMPRESS_LEVEL)
-        paths.append(path)
+            file.flush()  # a disk that is full shows here, before the first of them has its name
     return paths
 
 
 def _save_preview(stem: str, flat: np.ndarray, metadata: Metadata) -> Result:
-    folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(f"{stem}_preview", folder_paths.get_temp_directory())
-    path = Path(folder, f"{name}_{counter:05}_.png")
-    reduced(flat, PREVIEW_SIDE).save(path, pnginfo=text_chunks(metadata), compress_level=1)
+    temporary = folder_paths.get_temp_directory()
+    with _explaining(temporary):
+        folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(f"{stem}_preview", temporary)
+        path = Path(folder, f"{name}_{counter:05}_.png")
+        with whole_file(path) as file:
+            reduced(flat, PREVIEW_SIDE).save(file, "PNG", pnginfo=text_chunks(metadata), compress_level=1)
     return _result(path, subfolder, "temp")
 
 

@@ -9,8 +9,9 @@ from comfy.sd import VAE
 from torch import Tensor
 
 from ..errors import DiaphaneError
+from ..pixels.straight import check_picture
 from ..weights.catalogue import Family
-from .decode import decode_layers
+from .decode import decode_layers, plain_latent
 from .families import AUTO, FLUX_LATENT_CHANNELS, require_vae
 from .layers import FOREGROUND, LAYERS_KEY, arrangement, check_whole_sets, layers_in, split_layers
 
@@ -35,12 +36,14 @@ def decode_and_split(
     if names is None:
         raise DiaphaneError(f"{NODE} cannot tell which layers these are. Set layers by hand, or start from Empty Layer Latent.")
     if samples is not None and vae is not None:
-        check_whole_sets(len(samples["samples"]), names)
         _require_sd15(vae)
+        check_whole_sets(len(plain_latent(samples, vae)), names)
         named = {**samples, LAYERS_KEY: names}
         images = decode_layers(vae, named, images, family=Family.SD15, decoder_file=decoder_file, passes=passes)
     elif images is None:
         raise DiaphaneError(f"{NODE} needs samples and vae, or images. Connect one or the other.")
+    else:
+        check_picture(images)
     return {name: picture if name == FOREGROUND else picture[..., :3] for name, picture in split_layers(images, names).items()}
 
 

@@ -23,7 +23,7 @@ from ..pixels.bleed import bleed_rgb
 from ..pixels.straight import on_grey
 from ..weights.catalogue import Family
 from .layers import FOREGROUND, LAYERS_KEY
-from .networks import ManagedNetwork
+from .networks import ManagedNetwork, ran_out_of_memory
 from .posterior import encode_posterior
 
 logger = logging.getLogger("diaphane")
@@ -137,9 +137,21 @@ def encode_any_size(
 
 
 def bleed(rgba: Tensor) -> Tensor:
-    """`bleed_rgb` picture by picture on the VAE's device: [B, H, W, 4] -> [B, H, W, 3] on ComfyUI's intermediate device."""
-    device = memory.vae_device()
-    return torch.cat([bleed_rgb(picture.to(device)).to(memory.intermediate_device()) for picture in rgba.split(1)])
+    """`bleed_rgb` picture by picture on the VAE's device, or without its memory on the CPU.
+
+    [B, H, W, 4] -> [B, H, W, 3] on ComfyUI's intermediate device.
+    """
+    bled = torch.empty(*rgba.shape[:3], 3, device=memory.intermediate_device())
+
+    def run(index: int, device: torch.device) -> None:
+        bled[index] = bleed_rgb(rgba[index : index + 1].to(device))[0]
+
+    for index in range(len(rgba)):
+        memory.throw_exception_if_processing_interrupted()
+        if ran_out_of_memory(run, index, memory.vae_device()):
+            memory.soft_empty_cache()
+            run(index, torch.device("cpu"))  # slower, but the larger memory
+    return bled
 
 
 def _padded_estimate(

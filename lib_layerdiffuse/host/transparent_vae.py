@@ -7,6 +7,7 @@ from typing import Any
 from comfy.sd import VAE
 from torch import Tensor
 
+from ..errors import DiaphaneError
 from ..nets.offset_encoder import OffsetEncoder
 from ..nets.transparent_decoder import TransparentDecoder
 from ..pixels.straight import with_alpha
@@ -65,6 +66,12 @@ def opaque_vae(vae: VAE) -> VAE:
 
 def _crop(pixels: Tensor) -> Tensor:
     """The middle of the pictures, in whole latent cells, as the host's own VAE crops them."""
+    height, width = pixels.shape[1:3]
+    if min(height, width) < LATENT_SCALE:
+        raise DiaphaneError(
+            f"A VAE encodes pictures of at least {LATENT_SCALE} pixels a side, got {width}x{height}. "
+            "Use Transparent VAE Encode, which pads."
+        )
     for dim in (1, 2):
         size = pixels.shape[dim] // LATENT_SCALE * LATENT_SCALE
         pixels = pixels.narrow(dim, pixels.shape[dim] % LATENT_SCALE // 2, size)

@@ -9,6 +9,7 @@ import comfy.utils
 import torch
 from torch import Tensor
 
+from ..errors import DiaphaneError
 from ..pixels.repair import keep_extremes
 from .networks import ran_out_of_memory
 from .transparency import bleed
@@ -33,18 +34,24 @@ def upscale_rgba(model: Any, rgba: Tensor) -> Tensor:
 
 def upscale(model: Any, image: Tensor) -> Tensor:
     """[B, H, W, 3] -> [B, H * scale, W * scale, 3] in [0, 1], tile by tile, in smaller tiles if memory runs out."""
+    _check_channels(model)
     device = _load(model, image)
     pixels = image.movedim(-1, 1)  # BHWC -> BCHW
     tile = TILE
     output_device: Any = memory.intermediate_device()
     result: list[Tensor] = []
 
+    def enlarge(part: Tensor) -> Tensor:
+        # These models are plain torch: no layer of the host's looks whether the artist has had enough.
+        memory.throw_exception_if_processing_interrupted()
+        return model(part.to(device).float())
+
     def run() -> None:
         steps = len(pixels) * comfy.utils.get_tiled_scale_steps(pixels.shape[3], pixels.shape[2], tile_x=tile, tile_y=tile, overlap=OVERLAP)
         result[:] = [
             comfy.utils.tiled_scale(
                 pixels,
-                lambda part: model(part.to(device).float()),
+                enlarge,
                 tile_x=tile,
                 tile_y=tile,
                 overlap=OVERLAP,
@@ -63,6 +70,16 @@ def upscale(model: Any, image: Tensor) -> Tensor:
     finally:
         _unload(model)
     return result[0].movedim(1, -1).clamp(0.0, 1.0)
+
+
+def _check_channels(model: Any) -> None:
+    """Some models that the host loads are for grey pictures, or for transparent ones as they see them."""
+    channels = {getattr(model, name, 3) for name in ("input_channels", "output_channels")} - {3}
+    if channels:
+        raise DiaphaneError(
+            f"Upscale Transparent needs a model for RGB pictures of 3 channels, got one for {channels.pop()} channel(s). "
+            "Load another upscaling model."
+        )
 
 
 def _load(model: Any, image: Tensor) -> torch.device:

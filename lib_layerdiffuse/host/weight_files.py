@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -67,7 +67,7 @@ def own_weights(owner: Any) -> OwnWeights | None:
 def find_file(family: Family, role: Role, choice: str = AUTO, owner: Any = None) -> Path:
     """The file for a job: the owner's own, the released one (fetched on first use, with progress in the node), or one chosen by hand."""
     if choice != AUTO:
-        return Path(folder_paths.get_full_path_or_raise(FOLDER, choice))
+        return _chosen(choice)
     own = own_weights(owner)
     if own is not None:
         return own.path(role)
@@ -78,6 +78,15 @@ def find_file(family: Family, role: Role, choice: str = AUTO, owner: Any = None)
         progress.update_absolute(done, max(total, 1))
 
     return ensure(lookup(family, role), [Path(folder) for folder in folder_paths.get_folder_paths(FOLDER)], on_progress)
+
+
+def _chosen(name: str) -> Path:
+    """The file of that name in the model folders, none of which it can lead out of. Raises DiaphaneError if there is none."""
+    path = folder_paths.get_full_path(FOLDER, name) if isinstance(name, str) else None
+    if path is None or Path(path).suffix.lower() not in EXTENSIONS:
+        folders = " or ".join(folder_paths.get_folder_paths(FOLDER))
+        raise DiaphaneError(f"There is no file {name!r:.120} for models in {folders}. Choose another one, or auto.")
+    return Path(path)
 
 
 @contextmanager
@@ -114,8 +123,16 @@ def _network(vae: VAE, family: Family, role: Role, choice: str, network_class: N
         with _naming(path):
             weights = _weights_of(read_state_dict(path), role, vae.latent_channels)
             check_complete(weights, network_class, f"a whole {role}")
+            _check_numbers(weights)
         loaded[key] = ManagedNetwork(network_class, weights)
     return loaded[key]
+
+
+def _check_numbers(weights: Mapping[str, Tensor]) -> None:
+    """One flipped bit can make a weight infinite and every picture black."""
+    for key, tensor in weights.items():
+        if not tensor.isfinite().all():
+            raise WeightsError(f"It is damaged: {key} is not all numbers (NaN or infinite). Delete it and let Diaphane download it again.")
 
 
 def _weights_of(file: dict[str, Tensor], role: Role, latent_channels: int) -> dict[str, Tensor]:

@@ -43,10 +43,14 @@ class DecoderLayout:
         if not found:
             raise KeyError("down_blocks.0.resnets.0.conv1.weight")
         levels = range(1 + max(block for block, _ in found))
+        resnets = 1 + max(resnet for _, resnet in found)
+        for key in (f"down_blocks.0.resnets.{resnet}.conv1.weight" for resnet in range(resnets)):
+            if key not in shapes:  # before a network is built with as many as the file's keys count to
+                raise KeyError(key)
         return cls(
             widths=tuple(shapes[f"down_blocks.{level}.resnets.0.conv1.weight"][0] for level in levels),
             attention=tuple(f"down_blocks.{level}.attentions.0.to_q.weight" in shapes for level in levels),
-            resnets=1 + max(resnet for _, resnet in found),
+            resnets=resnets,
             pixel_channels=shapes["conv_in.weight"][1],
             latent_channels=shapes["latent_conv_in.weight"][1],
             out_channels=shapes["conv_out.weight"][0],

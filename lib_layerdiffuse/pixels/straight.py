@@ -8,14 +8,18 @@ from torch import Tensor
 
 from ..errors import DiaphaneError
 
+ROUNDING = 1e-6  # of an interpolation between equal values
+
 
 def with_alpha(image: Tensor, transparency: Tensor | None = None) -> Tensor:
     """RGBA of a picture and what is known about its transparency.
 
     image [B, H, W, 1, 3 or 4]; without an alpha channel it counts as opaque. transparency: ComfyUI mask [B or 1, h, w], 1 = transparent,
-    resized to the picture; both transparencies add up. -> [B, H, W, 4]. Raises DiaphaneError for other channels, unequal batches or none.
+    resized to the picture; both transparencies add up. -> [B, H, W, 4], float32. Raises DiaphaneError for other channels, unequal batches
+    or none, and for what is no number.
     """
     check_picture(image)
+    image = image.float()
     rgb = image[..., :3].expand(-1, -1, -1, 3)
     alpha = image[..., 3:4] if image.shape[-1] == 4 else torch.ones_like(image[..., :1])
     if transparency is not None:
@@ -24,21 +28,54 @@ def with_alpha(image: Tensor, transparency: Tensor | None = None) -> Tensor:
 
 
 def check_picture(image: Tensor) -> None:
-    """Raises DiaphaneError unless it is [B, H, W, 1, 3 or 4] with something in it."""
+    """Raises DiaphaneError unless it is [B, H, W, 1, 3 or 4], floating point, with something in it and all of it numbers."""
+    if not isinstance(image, Tensor):
+        raise DiaphaneError(f"A picture (IMAGE) is needed, got a {type(image).__name__}. Connect an IMAGE output.")
     if image.ndim != 4 or image.shape[-1] not in (1, 3, 4):
         raise DiaphaneError(f"Pictures are [batch, height, width, 3 or 4 channels], got {list(image.shape)}. Connect an IMAGE output.")
     if image.numel() == 0:
         raise DiaphaneError(f"Got an empty picture, {list(image.shape)}. Check the node before: it cropped or filtered everything away.")
+    _check_numbers(image, "picture")
 
 
 def _mask_for(image: Tensor, transparency: Tensor) -> Tensor:
     """A mask at the picture's size: [B or 1, H, W, 1]."""
-    mask = transparency.reshape(-1, 1, *transparency.shape[-2:]).to(image)
+    mask = mask_planes(transparency).to(image)
     if 1 not in (len(image), len(mask)) and len(image) != len(mask):
         raise DiaphaneError(f"Got {len(image)} pictures and {len(mask)} masks. Connect as many masks as pictures, or one.")
-    if mask.shape[2:] != image.shape[1:3]:
-        mask = F.interpolate(mask, size=image.shape[1:3], mode="bilinear", align_corners=False)
-    return mask.movedim(1, -1)
+    return resize_mask(mask, *image.shape[1:3]).movedim(1, -1)
+
+
+def resize_mask(mask: Tensor, height: int, width: int) -> Tensor:
+    """[B, 1, h, w] -> [B, 1, height, width]. What is whole stays whole, or trimming would find dust where nothing is."""
+    if mask.shape[2:] == (height, width):
+        return mask
+    mask = F.interpolate(mask, size=(height, width), mode="bilinear", align_corners=False)
+    return mask.masked_fill(mask > 1.0 - ROUNDING, 1.0)
+
+
+def mask_planes(mask: Tensor) -> Tensor:
+    """A mask [H, W] or [B, H, W] as ComfyUI's nodes hand it on, some as [B, 1, H, W], -> [B, 1, H, W]. Raises DiaphaneError for others."""
+    if not 2 <= mask.ndim <= 4 or (mask.ndim == 4 and mask.shape[1] != 1):
+        raise DiaphaneError(f"Masks are [batch, height, width], got {list(mask.shape)}. Connect a MASK output.")
+    if mask.numel() == 0:
+        raise DiaphaneError(f"Got an empty mask, {list(mask.shape)}. Check the node before: it cropped or filtered everything away.")
+    if mask.dtype != torch.bool:
+        _check_numbers(mask, "mask")
+    return mask.reshape(-1, 1, *mask.shape[-2:]).float()
+
+
+def _check_numbers(values: Tensor, what: str) -> None:
+    if not values.is_floating_point():
+        raise DiaphaneError(
+            f"A {what} holds fractions from 0 to 1, got whole numbers ({values.dtype}). Divide them by 255 in the node that made them."
+        )
+    # The sum takes no memory. Only where it is no number is a closer look worth its while: a sum may overflow.
+    if not values.sum(dtype=torch.float32).isfinite() and not values.isfinite().all():
+        raise DiaphaneError(
+            f"Got a {what} that is not all numbers (NaN or infinite). The node before it failed, most often a VAE in half precision: "
+            "start ComfyUI with --fp32-vae, or use another VAE."
+        )
 
 
 def on_grey(rgba: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ sub-folder beside its place, from where the next attempt, also of another proces
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import logging
 import os
@@ -67,6 +68,8 @@ def ensure(file: WeightFile, folders: Sequence[Path], on_progress: Progress | No
         if hidden.is_symlink():
             raise DiaphaneError(f"{hidden} is a link, and downloads must not leave their folder. Delete it.")
         os.close(_no_links(str(hidden / lock), os.O_CREAT | os.O_RDWR))  # a folder that may not be written shows here
+        if target.is_dir():  # now, not when everything has come
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(target))
     with alone(hidden / lock, lambda: beat(_length(partial))):
         if found := locate(file, folders):  # another process was quicker
             return found

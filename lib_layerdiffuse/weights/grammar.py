@@ -32,6 +32,7 @@ __all__ = [
     "transparency_parts",
 ]
 
+LONGEST_SHOWN = 120  # characters of a key in a message
 _CONV_IN = "diffusion_model.input_blocks.0.0.weight"
 
 
@@ -89,7 +90,7 @@ def parse_deltas(state_dict: Mapping[str, Tensor]) -> dict[str, Delta]:
 def input_channels(deltas: Mapping[str, Delta]) -> int | None:
     """Input channels of the first conv that the deltas are for: 4, 8 or 12; None where they leave it alone (FACTS section 2)."""
     conv_in = deltas.get(_CONV_IN)
-    return None if conv_in is None or conv_in.diff is None else conv_in.diff.shape[1]
+    return None if conv_in is None or conv_in.diff is None else _size(conv_in.diff, 1)
 
 
 def transparency_parts(state_dict: Mapping[str, Tensor]) -> TransparencyParts:
@@ -110,17 +111,17 @@ def transparency_parts(state_dict: Mapping[str, Tensor]) -> TransparencyParts:
 
 def decoder_latent_channels(decoder: Mapping[str, Tensor]) -> int:
     """Latent channels that a bare decoder reads: 4, or 16 for Flux (FACTS section 3)."""
-    if "latent_conv_in.weight" not in decoder:
+    if "latent_conv_in.weight" not in decoder or not (channels := _size(decoder["latent_conv_in.weight"], 1)):
         raise WeightsError(f"This is not a transparency decoder. {looks_like(decoder)} Choose another file.")
-    return decoder["latent_conv_in.weight"].shape[1]
+    return channels
 
 
 def encoder_latent_channels(encoder: Mapping[str, Tensor]) -> int:
     """Latent channels that a bare encoder gives: 4, or 16 for Flux (FACTS section 4)."""
-    convs = {int(match[1]): value for key, value in encoder.items() if (match := re.fullmatch(r"blocks\.(\d+)\.weight", key))}
-    if not convs:
+    convs = {int(match[1]): value for key, value in encoder.items() if (match := re.fullmatch(r"blocks\.(\d{1,9})\.weight", key))}
+    if not convs or not (channels := _size(convs[max(convs)], 0)):
         raise WeightsError(f"This is not an offset encoder. {looks_like(encoder)} Choose another file.")
-    return convs[max(convs)].shape[0]
+    return channels
 
 
 def is_attention_sharing(state_dict: Mapping[str, Tensor]) -> bool:
@@ -130,7 +131,7 @@ def is_attention_sharing(state_dict: Mapping[str, Tensor]) -> bool:
 
 def sharing_frames(state_dict: Mapping[str, Tensor]) -> int:
     """How many frames share attention: 1 (transparent), 2 (with control) or 3 (joint). Every layer must have the same."""
-    pattern = re.compile(r"hookers\.layers\.(\d+)\.to_q_lora\.(\d+)\.down\.weight")
+    pattern = re.compile(r"hookers\.layers\.(\d{1,9})\.to_q_lora\.(\d{1,9})\.down\.weight")
     frames: dict[int, set[int]] = {}
     for match in filter(None, map(pattern.fullmatch, state_dict)):
         frames.setdefault(int(match[1]), set()).add(int(match[2]))
@@ -146,6 +147,11 @@ def sharing_frames(state_dict: Mapping[str, Tensor]) -> int:
 def sharing_has_control(state_dict: Mapping[str, Tensor]) -> bool:
     """Whether the frames are steered by a given layer (fg2bg and bg2fg, FACTS section 6)."""
     return any(key.startswith("kwargs_encoder.") for key in state_dict)
+
+
+def _size(tensor: Tensor, axis: int) -> int:
+    """0 where a damaged file has no such axis: that fits nothing."""
+    return tensor.shape[axis] if tensor.ndim > axis else 0
 
 
 def _under(prefix: str, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -173,6 +179,12 @@ def _check_shapes(delta: Delta) -> None:
 
 
 def excerpt(keys: list[str]) -> str:
-    """The first three keys and how many more there are."""
+    """The first three keys, fit to be shown, and how many more there are."""
     more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
-    return ", ".join(keys[:3]) + more
+    return ", ".join(map(_shown, keys[:3])) + more
+
+
+def _shown(key: str) -> str:
+    """A key as one short piece of text, whatever a file calls its tensors."""
+    text = key if key.isprintable() else ascii(key)
+    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}…"

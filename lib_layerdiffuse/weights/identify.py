@@ -74,7 +74,7 @@ def _decoder(shapes: Shapes) -> str | None:
 def _encoder(shapes: Shapes) -> str | None:
     convs: dict[int, int] = {}
     for key, shape in shapes.items():
-        match = re.fullmatch(r"(?:encoder\.)?blocks\.(\d+)\.(?:weight|bias)", key)
+        match = re.fullmatch(r"(?:encoder\.)?blocks\.(\d{1,9})\.(?:weight|bias)", key)
         if match is None:
             return None
         convs[int(match[1])] = _size(shape, 0)

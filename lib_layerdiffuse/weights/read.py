@@ -88,7 +88,7 @@ def _promised_size(path: Path, size: int) -> int:
             header = json.loads(file.read(length))
             ends = [entry["data_offsets"][1] for key, entry in header.items() if key != "__metadata__"]
             return 8 + length + max(ends, default=0)
-        except (ValueError, LookupError, TypeError, AttributeError) as error:
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
             raise DiaphaneError(f"{path} has a damaged safetensors header. {_AGAIN}") from error
 
 
@@ -118,7 +118,8 @@ def _state_dict(content: Any, path: Path) -> dict[str, Tensor]:
     for key, value in content.items():
         if not isinstance(key, str) or not isinstance(value, Tensor):
             raise DiaphaneError(
-                f"{path} is not a state dict: {key!r} is a {type(value).__name__}, not a tensor. Choose a file with model weights only."
+                f"{path} is not a state dict: {ascii(key):.120} is a {type(value).__name__}, not a tensor. "
+                "Choose a file with model weights only."
             )
     if not content:
         raise DiaphaneError(f"{path} holds no tensors. Choose a file with model weights.")

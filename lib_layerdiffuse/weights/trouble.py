@@ -60,6 +60,10 @@ def explain_disk(file: WeightFile, folder: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in _FULL:
             reason = f"the disk of {folder} is full. Make room and try again: what has come so far is kept"
+        elif error.errno == errno.EFBIG:
+            reason = f"the disk of {folder} cannot hold a file of that size. Name a folder on another disk in extra_model_paths.yaml"
+        elif error.errno in (errno.EISDIR, errno.ENOTEMPTY):
+            reason = f"there is a folder of that name in {folder}. Move it away"
         elif error.errno in _LOCKED:
             reason = f"{error.filename or folder} may not be written by this user ({error.strerror}). Change its permissions"
         else:

@@ -1,0 +1,83 @@
+"""Values that come over a wire: the host checks what stands in widgets, but not what another node hands over."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from comfy_api.latest import io
+from torch import Tensor
+
+from ..lib_layerdiffuse.errors import DiaphaneError
+
+Node = TypeVar("Node", bound=type[io.ComfyNode])
+
+
+def checked(node: Node) -> Node:
+    """The node class itself, whose `execute` now raises DiaphaneError for values that its schema does not allow."""
+    changed: Any = node
+    execute = changed.execute.__func__
+    signature = inspect.signature(execute)
+
+    def execute_checked(cls: type[io.ComfyNode], *args: Any, **kwargs: Any) -> io.NodeOutput:
+        schema = cls.define_schema()
+        values = signature.bind(cls, *args, **kwargs).arguments
+        for item in schema.inputs:
+            if item.id in values:
+                values[item.id] = _allowed(f"{schema.display_name}: {item.id}", item, values[item.id])
+        return execute(**values)
+
+    changed.execute = classmethod(execute_checked)
+    return node
+
+
+def _allowed(what: str, item: Any, value: Any) -> Any:
+    """The value as the node expects it."""
+    if value is None:
+        if item.optional or isinstance(item, io.Autogrow.Input):
+            return None
+        raise DiaphaneError(f"{what} got nothing. Check the node that is connected there: it gave no {item.get_io_type()}.")
+    if isinstance(item, (io.Int.Input, io.Float.Input)):
+        return _number(what, item, value)
+    if isinstance(item, io.Combo.Input):
+        # Which files there are may have changed: looking for one says so.
+        if not item.id.endswith("file") and value not in (item.options or []):
+            choices = ", ".join(map(str, item.options or []))
+            raise DiaphaneError(f"{what} has to be one of {choices}; got {value!r}. Change it, or what is connected to it.")
+    elif isinstance(item, io.String.Input):
+        return str(value)
+    elif not _is_kind(item, value):
+        kind = item.get_io_type()
+        raise DiaphaneError(f"{what} has to be {_KINDS[kind]} ({kind}), got a {type(value).__name__}. Connect an output of that kind.")
+    return value
+
+
+def _number(what: str, item: Any, value: Any) -> float:
+    whole = isinstance(item, io.Int.Input)
+    # NaN is neither below nor above anything.
+    fits = isinstance(value, (int, float)) and item.min <= value <= item.max and (not whole or value == math.floor(value))
+    if not fits:
+        needed = f"a {'whole number' if whole else 'number'} from {item.min:g} to {item.max:g}"
+        raise DiaphaneError(f"{what} has to be {needed}, got {value!r}. Change it, or what is connected to it.")
+    return int(value) if whole else float(value)
+
+
+_KINDS = {
+    "IMAGE": "a picture",
+    "MASK": "a mask",
+    "LATENT": "a latent with samples",
+    "CONDITIONING": "a prompt that is not empty",
+}
+
+
+def _is_kind(item: Any, value: Any) -> bool:
+    kind = item.get_io_type()
+    if kind in ("IMAGE", "MASK"):
+        return isinstance(value, Tensor)
+    if kind == "LATENT":
+        return isinstance(value, Mapping) and hasattr(value.get("samples"), "is_nested")
+    if kind == "CONDITIONING":
+        return isinstance(value, list) and len(value) > 0
+    return True
