@@ -32,8 +32,9 @@ def arrangement(choice: str) -> tuple[str, ...]:
 def layers_in(samples: Mapping[str, Any]) -> tuple[str, ...] | None:
     """The layers that a latent names, in the order of a set; None if it names none (or another pack means something else by the key)."""
     layers = samples.get(LAYERS_KEY)
-    known = isinstance(layers, (tuple, list)) and len(layers) > 0 and all(layer in NAMES for layer in layers)
-    return tuple(layers) if known else None
+    if isinstance(layers, (tuple, list)) and layers and all(layer in NAMES for layer in layers):
+        return tuple(layers)
+    return None
 
 
 def foreground_rows(samples: Mapping[str, Any]) -> list[int]:

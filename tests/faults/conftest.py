@@ -64,7 +64,7 @@ def vae() -> Callable[[str], Any]:
     @cache
     def build(family: str) -> Any:
         with torch.inference_mode():
-            made = build_vae(family, 0)
+            made: Any = build_vae(family, 0)
             # Real ones are wide enough for pictures of 8x8 pixels, whose norms have one value for each channel.
             for module in made.first_stage_model.modules():
                 if isinstance(module, torch.nn.GroupNorm):

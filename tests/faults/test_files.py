@@ -151,7 +151,14 @@ def deep(path: Path) -> None:
 
 def endless(path: Path) -> None:
     """A few bytes that claim a thousand million layers."""
-    save_file({"latent_conv_in.weight": torch.zeros(4, 4, 1, 1), "down_blocks.0.resnets.999999999.conv1.weight": torch.zeros(4)}, path)
+    table = {
+        "latent_conv_in": (32, 4, 1, 1),
+        "conv_in": (32, 3, 3, 3),
+        "conv_out": (4, 32, 3, 3),
+        "down_blocks.0.resnets.999999999.conv1": (4,),
+    }
+    table |= {f"down_blocks.{level}.resnets.0.conv1": (32, 32, 3, 3) for level in range(4)}
+    save_file({f"{key}.weight": torch.zeros(shape) for key, shape in table.items()}, path)
 
 
 def flat(path: Path) -> None:

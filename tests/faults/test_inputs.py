@@ -471,7 +471,7 @@ BATCHES: dict[str, tuple[str, Inputs, list[str]]] = {
     "two layers, three pictures": (
         "DiaphaneComposite",
         {"layers": {"layer0": picture(batch=2), "layer1": picture(batch=3)}},
-        ["batches of 2 and 3"],
+        ["batches of 1 and 2 and 3"],
     ),
     "four rows of three layers": (
         "DiaphaneSplitLayers",

@@ -131,6 +131,7 @@ def test_each_name_that_is_given_fails_once(
 
 @pytest.mark.parametrize("form", FORMS)
 def test_cancelled_at_every_moment(save: Save, output: Path, monkeypatch: pytest.MonkeyPatch, form: str) -> None:
+    patience = 0
     for patience in range(1, 20):
         asked = 0
 

@@ -1,5 +1,6 @@
 """What takes a server, or two: a file that both fetch at once, a death while saving, and other packs at the same table."""
 
+# pyright: reportMissingImports=false
 from __future__ import annotations
 
 import hashlib

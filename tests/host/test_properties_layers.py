@@ -1,7 +1,7 @@
 """What holds for batches of layers of every arrangement, for their names, and for sizes that no network takes as they are."""
 
 # The host is not typed, and what it infers is often too narrow.
-# pyright: reportArgumentType=false
+# pyright: reportArgumentType=false, reportIndexIssue=false
 from __future__ import annotations
 
 import math

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -194,8 +196,8 @@ def stacks(draw: st.DrawFn) -> Layers:
     height, width = draw(sides), draw(sides)
     layers = []
     for _ in range(draw(st.integers(1, 4))):
-        settings_ = {"mode": draw(st.sampled_from(list(BLENDS))), "opacity": draw(st.sampled_from([0.0, 0.3, 1.0]))}
-        place_ = {"x": draw(st.integers(-30, 30)), "y": draw(st.integers(-30, 30))}
+        settings_: dict[str, Any] = {"mode": draw(st.sampled_from(list(BLENDS))), "opacity": draw(st.sampled_from([0.0, 0.3, 1.0]))}
+        place_: dict[str, Any] = {"x": draw(st.integers(-30, 30)), "y": draw(st.integers(-30, 30))}
         image = draw(pictures(draw(st.sampled_from([3, 4])), draw(st.sampled_from([1, 2]))))
         layers.append(Layer(image, **settings_, **place_))
     return Layers(height, width, tuple(layers))
