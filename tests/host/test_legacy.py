@@ -267,8 +267,8 @@ def test_diff_apply(run: Run, sdxl: ModelPatcher, given: str, wanted: str) -> No
     patched, *_ = run(
         "LayeredDiffusionDiffApply",
         model=sdxl,
-        cond=None,
-        uncond=None,
+        cond=prompt("sdxl", 1),
+        uncond=prompt("sdxl", 2),
         blended_latent=encoded(with_alpha(blended)),
         latent=encoded(layer),
         config=f"SDXL, {given.title()}",
@@ -279,11 +279,12 @@ def test_diff_apply(run: Run, sdxl: ModelPatcher, given: str, wanted: str) -> No
 
 
 def test_given_latents_of_other_sizes_and_numbers_are_fitted(run: Run, sdxl: ModelPatcher, problem: type[Exception]) -> None:
-    arguments: dict[str, Any] = {"model": sdxl, "cond": None, "uncond": None, "config": "SDXL, Foreground", "weight": 1.0}
+    texts = {"cond": prompt("sdxl", 1), "uncond": prompt("sdxl", 2)}
+    arguments: dict[str, Any] = {"model": sdxl, **texts, "config": "SDXL, Foreground", "weight": 1.0}
     several = {"samples": noise(2, size=(24, 20))}
     patched, *_ = run("LayeredDiffusionDiffApply", latent=several, blended_latent={"samples": noise(1, seed=3, size=(12, 12))}, **arguments)
     assert sampled("sdxl", patched, rows=2).shape == (2, 4, 16, 16)
-    with pytest.raises(problem, match="4, h, w"):
+    with pytest.raises(problem, match="has 16 channels, the model works with 4"):
         run("LayeredDiffusionCondApply", latent={"samples": noise(1, channels=16)}, **arguments)
 
 

@@ -250,7 +250,10 @@ def use(tensors: Mapping[str, Tensor]) -> None:
             grammar.input_channels(found)
         elif isinstance(found, grammar.TransparencyParts):
             for part, channels in ((found.decoder, grammar.decoder_latent_channels), (found.encoder, grammar.encoder_latent_channels)):
-                assert part is None or isinstance(channels(part), int)
+                try:
+                    assert part is None or channels(part) > 0
+                except WeightsError as error:  # the keys are right, the shapes are not
+                    short(error)
     for network in (TransparentDecoder, OffsetEncoder, AttentionSharing):
         # What `host.networks.check_complete` takes for an answer.
         with suppress(KeyError, IndexError, ValueError, ArithmeticError, RuntimeError):

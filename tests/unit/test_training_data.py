@@ -135,8 +135,8 @@ def test_a_folder_of_pictures(tmp_path: Path) -> None:
 
 
 def test_poses_may_be_narrow() -> None:
-    kinds = (torch.zeros(64, dtype=torch.long),) * 3
-    free, narrow = (draw_sprites(*kinds, torch.Generator().manual_seed(2), freedom=freedom) for freedom in (1.0, 0.2))
+    kind = torch.zeros(64, dtype=torch.long)
+    free, narrow = (draw_sprites(kind, kind, kind, torch.Generator().manual_seed(2), freedom=freedom) for freedom in (1.0, 0.2))
     torch.testing.assert_close(narrow.turn, free.turn * 0.2)
     assert narrow.scale.std() < 0.25 * free.scale.std()
     assert narrow.centre.abs().max() < 0.3 * free.centre.abs().max()
