@@ -39,7 +39,7 @@ demo:
 	$(HOST) run dev/demo.py $(ARGS)
 
 bench:
-	$(HOST) run dev/bench.py $(ARGS)
+	$(HOST) run -m dev.bench $(ARGS)
 
 soak:
 	$(HOST) run -m dev.soak $(ARGS)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import importlib
 import importlib.util
 import json
 import shutil
@@ -19,28 +18,13 @@ import torch
 from torch import Tensor
 
 from dev import host as hosts
+from dev.in_process import import_host
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 
 
-def import_host(base: Path) -> None:
-    """Imports ComfyUI as `main.py --cpu --base-directory BASE` would, once per process."""
-    tree = str(hosts.locate().tree)
-    arguments, sys.argv = sys.argv, ["main.py", "--cpu", "--base-directory", str(base)]
-    sys.path.insert(0, tree)
-    try:
-        importlib.import_module("comfy.options").enable_args_parsing()
-        importlib.import_module("comfy.cli_args")
-        # While the tree comes first: this repository has a folder of that name.
-        importlib.import_module("nodes")
-    finally:
-        sys.argv = arguments
-        sys.path.remove(tree)
-        sys.path.append(tree)
-
-
 BASE = Path(tempfile.mkdtemp(prefix="diaphane-host-"))
-import_host(BASE)
+import_host(BASE, "--cpu")
 
 import comfy.supported_models  # noqa: E402 - only now can it be imported
 from comfy.model_patcher import CoreModelPatcher, ModelPatcher  # noqa: E402

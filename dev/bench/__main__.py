@@ -1,0 +1,54 @@
+"""Time and memory of what this pack does, on full-size networks with random weights: `make bench`. Prints a table; judges nothing.
+
+make bench                              everything
+make bench ARGS="decode pixels"         some of it: decode, sharing, pixels, startup
+make bench ARGS="decode --dtype bfloat16"
+
+textbook: the same work done in the plain way, in the same run. floor: the operations over what this machine reaches in a matrix product,
+or the bytes over what it reaches in a copy. What such runs have shown is in docs/benchmarks.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from datetime import date
+from pathlib import Path
+
+import torch
+
+from dev.in_process import import_host
+
+from . import decode, pixels, sharing, startup
+from .measure import copy_rate, machine, matmul_rate
+from .table import markdown
+
+PARTS = {"decode": decode, "sharing": sharing, "pixels": pixels, "startup": startup}
+
+
+@torch.inference_mode()
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m dev.bench", description="Prints a table of times and memory.")
+    parser.add_argument("parts", nargs="*", choices=[*PARTS, []], metavar="PART", help=f"{', '.join(PARTS)}; all if none is named")
+    parser.add_argument("--dtype", choices=["float32", "float16", "bfloat16"], help="default: float16 on a graphics card, else float32")
+    arguments = parser.parse_args()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    dtype = getattr(torch, arguments.dtype or ("float16" if device.type == "cuda" else "float32"))
+    parts = arguments.parts or list(PARTS)
+    rates = f"{matmul_rate(device, dtype) / 1e9:.0f} GFLOP/s in matrix products, {copy_rate(device) / 1e9:.1f} GB/s in copies"
+    print(f"{date.today()}, {machine(device)}, torch {torch.__version__}, {dtype}: {rates}\n".replace("torch.", ""), flush=True)
+    with tempfile.TemporaryDirectory() as base:
+        if "sharing" in parts:
+            import_host(Path(base), *(["--cpu"] if device.type == "cpu" else []))
+        rows = []
+        for part in parts:
+            for row in PARTS[part].rows(device, dtype):
+                print(f"{row.work}: {row.cells()[1]}", file=sys.stderr, flush=True)
+                rows.append(row.cells())
+    print(markdown(rows))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,103 @@
+"""Time and memory of a piece of work, and what the machine can do at best."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+REPEATS = 3
+STATUS = Path("/proc/self/status")
+
+Work = Callable[[], object]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of one run: the best time of a few, and what it takes in memory at its peak beside what was there before."""
+
+    seconds: float
+    peak: int | None  # bytes; None where the system does not say
+
+
+def cost(work: Work, repeats: int = REPEATS) -> Cost:
+    """The first run warms up, and is the one whose memory counts: later ones find memory that it has left."""
+    peak = _peak(work)
+    return Cost(min(_seconds(work) for _ in range(repeats)), peak)
+
+
+def costs(first: Work, second: Work, repeats: int = REPEATS) -> tuple[Cost, Cost]:
+    """Of two that are to be compared, in turns, so that a machine that slows down slows both."""
+    peaks = _peak(first), _peak(second)
+    times = [(_seconds(first), _seconds(second)) for _ in range(repeats)]
+    return Cost(min(time for time, _ in times), peaks[0]), Cost(min(time for _, time in times), peaks[1])
+
+
+def _seconds(work: Work) -> float:
+    _wait()
+    start = time.perf_counter()
+    work()
+    _wait()
+    return time.perf_counter() - start
+
+
+def _wait() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def _peak(work: Work) -> int | None:
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        work()
+        return torch.cuda.max_memory_allocated() - before
+    if not STATUS.exists():
+        work()
+        return None
+    _return_free_memory()
+    Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
+    before = _status("VmRSS")
+    work()
+    return _status("VmHWM") - before
+
+
+def _status(field: str) -> int:
+    return next(int(line.split()[1]) for line in STATUS.read_text().splitlines() if line.startswith(field)) * 1024
+
+
+def _return_free_memory() -> None:
+    """What the C library keeps for later would hide what is needed."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
+
+
+def matmul_rate(device: torch.device, dtype: torch.dtype) -> float:
+    """Operations per second in a large matrix product."""
+    x = torch.randn(2048, 2048, device=device, dtype=dtype)
+    return 2 * 2048**3 / cost(lambda: x @ x).seconds
+
+
+def copy_rate(device: torch.device) -> float:
+    """Bytes per second, read and written, in a large copy."""
+    x = torch.empty(1 << 28, dtype=torch.uint8, device=device)
+    y = torch.empty_like(x)
+    return 2 * x.numel() / cost(lambda: y.copy_(x)).seconds
+
+
+def machine(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f"{names[0] if names else platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"
