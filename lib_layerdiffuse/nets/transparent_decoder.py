@@ -20,7 +20,7 @@ from .strips import joined, norm_silu_conv, upsample_conv
 NORM_GROUPS = 4
 NORM_EPS = 1e-5
 HEAD_DIM = 8
-CHANNELS_LAST = ("cpu", "cuda")  # devices whose convolutions are faster with a pixel's channels side by side
+CHANNELS_LAST = ("cpu",)  # devices whose convolutions are known to be faster with a pixel's channels side by side
 LATENT_LEVEL = 3  # the latent is one eighth of the picture: it joins after three downsamplers
 
 
