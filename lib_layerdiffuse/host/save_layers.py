@@ -20,6 +20,7 @@ from PIL import Image
 
 from ..errors import DiaphaneError
 from ..pixels.composite import Layers, common_batch
+from ..weights.trouble import DISK_FULL
 from .flat_picture import flat_bytes, reduced, to_bytes
 from .openraster import COMPRESS_LEVEL, text_chunks, write_openraster
 
@@ -28,7 +29,7 @@ OPENRASTER = "OpenRaster"
 PNG = "PNG"
 FORMATS = (PSD, OPENRASTER, PNG)
 PREVIEW_SIDE = 1024
-_FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC), errno.EFBIG)  # the last: more than this disk holds in one file
+TOO_MUCH = (*DISK_FULL, errno.EFBIG)  # the last: more than this disk holds in one file
 
 Metadata = Mapping[str, str]
 Result = dict[str, str]
@@ -94,7 +95,7 @@ def _explaining(folder: str) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError) as error:
-        if isinstance(error, OSError) and error.errno in _FULL:
+        if isinstance(error, OSError) and error.errno in TOO_MUCH:
             reason = f"The disk of {folder}, or that of the system's temporary files, is full. Make room and queue again."
         elif isinstance(error, OSError):
             why = error.strerror or error

@@ -46,8 +46,7 @@ def norm_silu_conv(
     height = parts[0].shape[2]
     rows = strip_rows(parts[0], sum(part.shape[1] for part in parts))
     if rows >= height:
-        normed = norm(joined(parts))
-        result = conv(F.silu(normed, inplace=True))
+        result = conv(F.silu(norm(joined(parts)), inplace=True))
         return _plus(result, plus, shortcut, slice(None))
     scale, shift = _affine(norm, parts, rows)
     for rows_in, rows_out, kept in _strips(height, rows):
@@ -113,7 +112,7 @@ def _affine(norm: nn.GroupNorm, parts: Sequence[Tensor], rows: int) -> tuple[Ten
     middle = (share * mean).sum(dim=0)
     spread = (share * (variance + (mean - middle).square())).sum(dim=0)
     per_group = norm.num_channels // norm.num_groups
-    rstd, middle = ((x.repeat_interleave(per_group, dim=1)) for x in ((spread + norm.eps).rsqrt(), middle))
+    rstd, middle = (x.repeat_interleave(per_group, dim=1) for x in ((spread + norm.eps).rsqrt(), middle))
     scale = rstd * norm.weight.float()
     shift = norm.bias.float() - middle * scale
     return scale[:, :, None, None].to(parts[0].dtype), shift[:, :, None, None].to(parts[0].dtype)
@@ -121,11 +120,12 @@ def _affine(norm: nn.GroupNorm, parts: Sequence[Tensor], rows: int) -> tuple[Ten
 
 def _dense(strip: Tensor) -> Tensor:
     """Rows of several pictures lie apart; those of one already are what the norm wants."""
-    is_last = strip.stride(1) == 1
-    return strip.contiguous(memory_format=torch.channels_last if is_last else torch.contiguous_format)
+    return strip.contiguous(memory_format=_layout(strip))
 
 
 def _empty(like: Tensor, channels: int, height: int) -> Tensor:
-    is_last = like.is_contiguous(memory_format=torch.channels_last)
-    layout = torch.channels_last if is_last else torch.contiguous_format
-    return torch.empty(like.shape[0], channels, height, like.shape[3], dtype=like.dtype, device=like.device, memory_format=layout)
+    return torch.empty(like.shape[0], channels, height, like.shape[3], dtype=like.dtype, device=like.device, memory_format=_layout(like))
+
+
+def _layout(x: Tensor) -> torch.memory_format:
+    return torch.channels_last if x.stride(1) == 1 else torch.contiguous_format

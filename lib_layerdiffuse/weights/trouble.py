@@ -13,7 +13,7 @@ from ..errors import DiaphaneError
 from .catalogue import WeightFile
 from .download import Offline, Refused, Unreachable
 
-_FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
+DISK_FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
 _LOCKED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
@@ -58,7 +58,7 @@ def explain_disk(file: WeightFile, folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in _FULL:
+        if error.errno in DISK_FULL:
             reason = f"the disk of {folder} is full. Make room and try again: what has come so far is kept"
         elif error.errno == errno.EFBIG:
             reason = f"the disk of {folder} cannot hold a file of that size. Name a folder on another disk in extra_model_paths.yaml"
