@@ -85,6 +85,11 @@ VAE = {
 }
 
 
+def released_shapes(table: str) -> Shapes:
+    """{key: shape} of a released file, by the name of its table among the golden data's facts."""
+    return {key: tuple(shape) for key, shape in json.loads((FACTS / f"{table}.json").read_text())["tensors"].items()}
+
+
 def random_weights(shapes: Mapping[str, tuple[int, ...]], gain: float = 1.0) -> dict[str, Tensor]:
     """Half-precision weights that keep activations in range; norms are one, biases zero."""
     generator = torch.Generator().manual_seed(0)
@@ -129,7 +134,7 @@ def write(folder: Path, family: str) -> None:
     for name, table in RELEASED[family].items():
         path = layer_model / f"{name}.safetensors"
         if not path.exists():
-            shapes = {key: tuple(shape) for key, shape in json.loads((FACTS / f"{table}.json").read_text())["tensors"].items()}
+            shapes = released_shapes(table)
             weights = random_weights(shapes, gain=0.5)
             if "conv_out.bias" in weights:
                 weights["conv_out.bias"] += 0.5

@@ -1,10 +1,17 @@
 """ComfyUI in this process, on the CPU or as it chooses: for tests and benchmarks that need its models, not its server."""
 
+# The host is not typed, and only there once it has been imported.
+# pyright: reportMissingImports=false, reportAttributeAccessIssue=false
 from __future__ import annotations
 
 import importlib
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+from torch import Tensor
 
 from dev import host as hosts
 
@@ -23,3 +30,25 @@ def import_host(base: Path, *arguments: str) -> None:
         sys.argv = own
         sys.path.remove(tree)
         sys.path.append(tree)
+
+
+@contextmanager
+def sampling(patcher: Any, sigma: Tensor) -> Iterator[Callable[[Tensor, Tensor], Tensor]]:
+    """With a model loaded as for a sampling: `predict(latent, text)` is what it takes for the clean latent at `sigma`, one a row.
+
+    No two models that share one base at a time: loading one takes out the patches of the other.
+    """
+    import comfy.model_management
+
+    comfy.model_management.load_models_gpu([patcher, *patcher.get_nested_additional_models()])
+    options: dict[str, Any] = {"cond_or_uncond": [0], "sigmas": sigma, **patcher.model_options["transformer_options"]}
+
+    def predict(latent: Tensor, text: Tensor) -> Tensor:
+        return patcher.model.apply_model(latent, sigma, c_crossattn=text, transformer_options=options)
+
+    patcher.pre_run()
+    try:
+        patcher.prepare_state(sigma, {"transformer_options": options})
+        yield predict
+    finally:
+        patcher.cleanup()

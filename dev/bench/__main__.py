@@ -5,7 +5,7 @@ make bench ARGS="decode pixels"         some of it: decode, sharing, pixels, sta
 make bench ARGS="decode --dtype bfloat16"
 
 textbook: the same work done in the plain way, in the same run. floor: the operations over what this machine reaches in a matrix product,
-or the bytes over what it reaches in a copy. What such runs have shown is in docs/benchmarks.md.
+or the bytes over what it reaches in a copy.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import torch
 from dev.in_process import import_host
 
 from . import decode, pixels, sharing, startup
-from .measure import copy_rate, machine, matmul_rate
+from .measure import Machine
 from .table import markdown
 
 PARTS = {"decode": decode, "sharing": sharing, "pixels": pixels, "startup": startup}
@@ -36,14 +36,14 @@ def main() -> int:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     dtype = getattr(torch, arguments.dtype or ("float16" if device.type == "cuda" else "float32"))
     parts = arguments.parts or list(PARTS)
-    rates = f"{matmul_rate(device, dtype) / 1e9:.0f} GFLOP/s in matrix products, {copy_rate(device) / 1e9:.1f} GB/s in copies"
-    print(f"{date.today()}, {machine(device)}, torch {torch.__version__}, {dtype}: {rates}\n".replace("torch.", ""), flush=True)
+    machine = Machine.of(device, dtype)
+    print(f"{date.today()}, {machine}\n", flush=True)
     with tempfile.TemporaryDirectory() as base:
         if "sharing" in parts:
             import_host(Path(base), *(["--cpu"] if device.type == "cpu" else []))
         rows = []
         for part in parts:
-            for row in PARTS[part].rows(device, dtype):
+            for row in PARTS[part].rows(machine):
                 print(f"{row.work}: {row.cells()[1]}", file=sys.stderr, flush=True)
                 rows.append(row.cells())
     print(markdown(rows))

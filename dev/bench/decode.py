@@ -1,23 +1,21 @@
-"""The transparency networks and the colour bleed, at full size with random weights."""
+"""The transparency networks, at full size with random weights."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from functools import partial
 
 import torch
 from torch import Tensor
 
-from dev import host as hosts
+from dev.full_size import released_shapes
 from lib_layerdiffuse.nets.offset_encoder import OffsetEncoder
 from lib_layerdiffuse.nets.transparency import ORIENTATIONS, estimate_rgba, turn, turn_back
 from lib_layerdiffuse.nets.transparent_decoder import TransparentDecoder
 
-from .measure import cost, costs, matmul_rate
+from .measure import Machine, cost, costs
 from .table import Row
 
-FACTS = hosts.ROOT / "tests" / "golden" / "facts"
 FLOP_PER_PIXEL = 0.759e12 / 1024**2  # of one pass of the decoder
 # Side, pictures, passes.
 CASES = {
@@ -27,23 +25,21 @@ CASES = {
 GOALS = {"cpu": "1.5 times textbook, half its memory", "cuda": "twice textbook, 3 times the floor, half the memory"}
 
 
-def shapes(name: str) -> dict[str, tuple[int, ...]]:
-    return {key: tuple(shape) for key, shape in json.loads((FACTS / f"{name}.json").read_text())["tensors"].items()}
-
-
-def rows(device: torch.device, dtype: torch.dtype) -> Iterator[Row]:
-    decoder = TransparentDecoder.from_shapes(shapes("transparent_decoder"), device=device, dtype=dtype).eval().requires_grad_(False)
-    rate = matmul_rate(device, dtype)
+def rows(machine: Machine) -> Iterator[Row]:
+    device, dtype = machine.device, machine.dtype
+    decoder = (
+        TransparentDecoder.from_shapes(released_shapes("transparent_decoder"), device=device, dtype=dtype).eval().requires_grad_(False)
+    )
     for side, count, passes in CASES[device.type]:
         pixel = torch.rand(count, 3, side, side, device=device, dtype=dtype)
         latent = torch.randn(count, 4, side // 8, side // 8, device=device, dtype=dtype)
         ours, plain = costs(
             partial(estimate_rgba, decoder, pixel, latent, passes), partial(textbook, decoder, pixel, latent, passes), repeats=2
         )
-        floor = FLOP_PER_PIXEL * side**2 * count * passes / rate
-        name = f"transparency decode, {count} x {side}x{side}, {passes} pass{'es' * (passes > 1)}, {dtype}".replace("torch.", "")
+        floor = FLOP_PER_PIXEL * side**2 * count * passes / machine.operations
+        name = f"transparency decode, {count} x {side}x{side}, {passes} pass{'es' * (passes > 1)}"
         yield Row(name, ours, plain, floor, GOALS[device.type])
-    encoder = OffsetEncoder.from_shapes(shapes("offset_encoder"), device=device, dtype=dtype).eval()
+    encoder = OffsetEncoder.from_shapes(released_shapes("offset_encoder"), device=device, dtype=dtype).eval()
     rgba = torch.rand(1, 4, 1024, 1024, device=device, dtype=dtype)
     yield Row("offset encode, 1024x1024", cost(partial(encoder, rgba)))
 

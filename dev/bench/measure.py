@@ -81,20 +81,38 @@ def _return_free_memory() -> None:
         trim(0)
 
 
-def matmul_rate(device: torch.device, dtype: torch.dtype) -> float:
-    """Operations per second in a large matrix product."""
+@dataclass(frozen=True)
+class Machine:
+    """What it is measured on, and what that can do at best."""
+
+    device: torch.device
+    dtype: torch.dtype  # of networks
+    operations: float  # per second, in a large matrix product
+    copies: float  # bytes per second, read and written, in a large copy
+
+    @classmethod
+    def of(cls, device: torch.device, dtype: torch.dtype) -> Machine:
+        return cls(device, dtype, _matmul_rate(device, dtype), _copy_rate(device))
+
+    def __str__(self) -> str:
+        return (
+            f"{_name(self.device)}, torch {torch.__version__}, {str(self.dtype).removeprefix('torch.')}: "
+            f"{self.operations / 1e9:.0f} GFLOP/s in matrix products, {self.copies / 1e9:.1f} GB/s in copies"
+        )
+
+
+def _matmul_rate(device: torch.device, dtype: torch.dtype) -> float:
     x = torch.randn(2048, 2048, device=device, dtype=dtype)
     return 2 * 2048**3 / cost(lambda: x @ x).seconds
 
 
-def copy_rate(device: torch.device) -> float:
-    """Bytes per second, read and written, in a large copy."""
+def _copy_rate(device: torch.device) -> float:
     x = torch.empty(1 << 28, dtype=torch.uint8, device=device)
     y = torch.empty_like(x)
     return 2 * x.numel() / cost(lambda: y.copy_(x)).seconds
 
 
-def machine(device: torch.device) -> str:
+def _name(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     cpuinfo = Path("/proc/cpuinfo")
