@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 # First of all: only then can the host be imported.
-from tests.host.conftest import base_directory, node_classes, pack
+from tests.host.conftest import base_directory, models_folder, node_classes, pack
 
-__all__ = ["base_directory", "node_classes", "pack"]
+__all__ = ["base_directory", "models_folder", "node_classes", "pack"]
 
 import folder_paths  # noqa: E402
 import torch  # noqa: E402
@@ -22,7 +22,6 @@ from comfy.model_patcher import ModelPatcher  # noqa: E402
 
 from dev.stand_ins.models import build_model  # noqa: E402
 from dev.stand_ins.vae import build_vae  # noqa: E402
-from dev.stand_ins.weights import write_all  # noqa: E402
 from tests.host.reference import as_the_host_runs  # noqa: E402
 
 Run = Callable[..., tuple[Any, ...]]
@@ -32,14 +31,6 @@ Run = Callable[..., tuple[Any, ...]]
 def _host() -> Iterator[None]:
     with as_the_host_runs():
         yield
-
-
-@pytest.fixture(scope="session")
-def models_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A models folder with all stand-in files."""
-    folder = tmp_path_factory.mktemp("models")
-    write_all(folder)
-    return folder
 
 
 @pytest.fixture(autouse=True)

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from dev import host as hosts
 from dev.in_process import import_host
+from dev.stand_ins.weights import write_all
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 
@@ -36,6 +37,14 @@ def base_directory() -> Iterator[Path]:
     for folder in ("models", "input", "output", "temp"):
         (BASE / folder).mkdir(exist_ok=True)
     yield BASE
+
+
+@pytest.fixture(scope="session")
+def models_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A models folder with all stand-in files."""
+    folder = tmp_path_factory.mktemp("models")
+    write_all(folder)
+    return folder
 
 
 @pytest.fixture(scope="session", autouse=True)

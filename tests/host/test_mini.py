@@ -8,13 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import comfy.model_management
 import pytest
 import torch
 from comfy.model_patcher import ModelPatcher
 from comfy.sd import CLIP, VAE
 from torch import Tensor, nn
 
+from dev.in_process import sampling
 from dev.stand_ins.models import build_model
 from dev.stand_ins.vae import build_vae
 from lib_layerdiffuse.errors import DiaphaneError
@@ -119,15 +119,9 @@ def test_words_have_their_numbers_in_clips_vocabulary() -> None:
 
 def denoised(model: ModelPatcher, x: Tensor, t: int, text: Tensor) -> Tensor:
     """What the host takes for the clean latent."""
-    comfy.model_management.load_models_gpu([model, *model.get_nested_additional_models()])
     sigma = model.model.model_sampling.sigma(torch.tensor([float(t)])).expand(len(x))
-    options: dict[str, Any] = {"cond_or_uncond": [0], "sigmas": sigma, **model.model_options["transformer_options"]}
-    model.pre_run()
-    try:
-        model.prepare_state(sigma, {"transformer_options": options})
-        return model.model.apply_model(x, sigma, c_crossattn=text, transformer_options=options)
-    finally:
-        model.cleanup()
+    with sampling(model, sigma) as predict:
+        return predict(x, text)
 
 
 def expected_denoised(unet: UNet, x: Tensor, sigma: Tensor, t: int, text: Tensor, **sharing: Any) -> Tensor:

@@ -47,13 +47,6 @@ def _as_the_host_runs_nodes() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(scope="module")
-def models_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("models")
-    write_all(folder)
-    return folder
-
-
 def encode(family: str, text: str) -> list[Any]:
     return core.CLIPTextEncode().encode(build_clip(family, 0), text)[0]
 
@@ -251,7 +244,7 @@ def test_key_tables_are_those_of_the_parity_data() -> None:
     assert shapes.transparent_decoder_shapes(4).keys() == golden("decoder_sd").keys()
 
 
-def test_files_have_the_released_counts_and_precision(models_dir: Path) -> None:
+def test_files_have_the_released_counts_and_precision(models_folder: Path) -> None:
     counts = {
         "layer_xl_transparent_attn": 1120,
         "layer_xl_transparent_conv": 1252,
@@ -264,7 +257,7 @@ def test_files_have_the_released_counts_and_precision(models_dir: Path) -> None:
         "layer_sd15_vae_transparent_decoder": 538,
         "layer_sd15_vae_transparent_encoder": 18,
     }
-    files = sorted(models_dir.glob("**/*.safetensors"))
+    files = sorted(models_folder.glob("**/*.safetensors"))
     assert len(files) == 17
     for path in files:
         with safe_open(path, framework="pt") as file:
@@ -272,20 +265,20 @@ def test_files_have_the_released_counts_and_precision(models_dir: Path) -> None:
             assert len(keys) == counts.get(path.stem, len(keys))
             for tensor in map(file.get_tensor, keys):
                 assert tensor.dtype == torch.float16 and tensor.isfinite().all()
-    flux = torch.load(models_dir / "layer_model" / "TransparentVAE.pth", weights_only=True)
+    flux = torch.load(models_folder / "layer_model" / "TransparentVAE.pth", weights_only=True)
     assert {key.split(".")[0] for key in flux} == {"decoder", "encoder", "sd_vae"}
     assert flux["decoder.latent_conv_in.weight"].shape[1] == 16
     assert flux["decoder.latent_conv_in.weight"].dtype == torch.bfloat16
 
 
-def test_files_are_written_once_and_the_same_every_time(models_dir: Path, tmp_path: Path) -> None:
-    written = {path: path.stat().st_mtime_ns for path in models_dir.glob("**/*") if path.is_file()}
-    write_all(models_dir)
-    assert written == {path: path.stat().st_mtime_ns for path in models_dir.glob("**/*") if path.is_file()}
+def test_files_are_written_once_and_the_same_every_time(models_folder: Path, tmp_path: Path) -> None:
+    written = {path: path.stat().st_mtime_ns for path in models_folder.glob("**/*") if path.is_file()}
+    write_all(models_folder)
+    assert written == {path: path.stat().st_mtime_ns for path in models_folder.glob("**/*") if path.is_file()}
     write_all(tmp_path)
     for path in written:
         if path.suffix == ".safetensors":
-            assert path.read_bytes() == (tmp_path / path.relative_to(models_dir)).read_bytes(), path.name
+            assert path.read_bytes() == (tmp_path / path.relative_to(models_folder)).read_bytes(), path.name
     (tmp_path / "loras" / "stand_in_lora_sd15.safetensors").unlink()
     write_all(tmp_path)
     assert (tmp_path / "loras" / "stand_in_lora_sd15.safetensors").is_file()
@@ -309,8 +302,8 @@ def test_foreign_files_are_never_replaced(tmp_path: Path) -> None:
         ("Flux", "layer_model/layerlora.safetensors"),
     ],
 )
-def test_host_loads_every_key_of_the_loras(family: str, name: str, models_dir: Path, caplog: pytest.LogCaptureFixture) -> None:
-    lora = comfy.utils.load_torch_file(str(models_dir / name), safe_load=True)
+def test_host_loads_every_key_of_the_loras(family: str, name: str, models_folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    lora = comfy.utils.load_torch_file(str(models_folder / name), safe_load=True)
     model, clip = build_model(family, 0), build_clip(family, 0)
     with caplog.at_level(logging.WARNING):
         patched, patched_clip = comfy.sd.load_lora_for_models(model, clip, lora, 1.0, 1.0)
