@@ -221,17 +221,17 @@ STAGES: dict[str, tuple[tuple[str, ...], Callable[[Family, Run], None], dict[str
     "joint": (
         (files.JOINT,),
         train_sharing(files.JOINT, (FOREGROUND, BACKGROUND, BLENDED)),
-        {"steps": 5000, "batch": 12, "learning_rate": 1.5e-3, "average": 0.995},
+        {"steps": 4000, "batch": 12, "learning_rate": 1.5e-3, "average": 0.995},
     ),
     "fg2bg": (
         (files.FOREGROUND_TO_BACKGROUND,),
         train_sharing(files.FOREGROUND_TO_BACKGROUND, (BACKGROUND, BLENDED), given=FOREGROUND),
-        {"steps": 4000, "batch": 16, "learning_rate": 1.5e-3, "average": 0.995},
+        {"steps": 2500, "batch": 16, "learning_rate": 1.5e-3, "average": 0.995},
     ),
     "bg2fg": (
         (files.BACKGROUND_TO_FOREGROUND,),
         train_sharing(files.BACKGROUND_TO_FOREGROUND, (FOREGROUND, BLENDED), given=BACKGROUND),
-        {"steps": 4000, "batch": 16, "learning_rate": 1.5e-3, "average": 0.995},
+        {"steps": 2500, "batch": 16, "learning_rate": 1.5e-3, "average": 0.995},
     ),
 }
 
