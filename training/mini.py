@@ -226,12 +226,12 @@ STAGES: dict[str, tuple[tuple[str, ...], Callable[[Family, Run], None], dict[str
     "fg2bg": (
         (files.FOREGROUND_TO_BACKGROUND,),
         train_sharing(files.FOREGROUND_TO_BACKGROUND, (BACKGROUND, BLENDED), given=FOREGROUND),
-        {"steps": 2500, "batch": 16, "learning_rate": 1.5e-3, "average": 0.995},
+        {"steps": 1400, "batch": 16, "learning_rate": 1.5e-3, "average": 0.995},
     ),
     "bg2fg": (
         (files.BACKGROUND_TO_FOREGROUND,),
         train_sharing(files.BACKGROUND_TO_FOREGROUND, (FOREGROUND, BLENDED), given=BACKGROUND),
-        {"steps": 2500, "batch": 16, "learning_rate": 1.5e-3, "average": 0.995},
+        {"steps": 1400, "batch": 16, "learning_rate": 1.5e-3, "average": 0.995},
     ),
 }
 
