@@ -16,7 +16,7 @@ Json = dict[str, Any]
 
 FOLDER = ROOT / "workflows"
 BLUEPRINTS = ROOT / "subgraphs"
-FAMILIES = {"sdxl": "SDXL", "sd15": "SD1.5", "flux": "Flux"}
+FAMILIES = {"sdxl": "SDXL", "sd15": "SD1.5", "flux": "Flux", "mini": "SD1.5"}
 # What the workflows' Load Image nodes name: ComfyUI ships a picture of this name.
 EXAMPLE = "example.png"
 
@@ -31,10 +31,15 @@ def read(name: str) -> Json:
 
 def family(name: str) -> str:
     """The model family that a workflow is made for, from the end of its name. ValueError if it says none."""
-    suffix = name.rpartition("_")[2]
-    if suffix not in FAMILIES:
+    end = suffix(name)
+    if end not in FAMILIES:
         raise ValueError(f"The name of {name}.json does not end in a model family: {', '.join(FAMILIES)}.")
-    return FAMILIES[suffix]
+    return FAMILIES[end]
+
+
+def suffix(name: str) -> str:
+    """The last word of a workflow's name."""
+    return name.rpartition("_")[2]
 
 
 def on_stand_ins(name: str) -> Json:

@@ -1,6 +1,7 @@
-"""A transparent picture from a real ComfyUI, without clicking: `make demo`.
+"""Transparent pictures from a real ComfyUI, without clicking: `make demo`.
 
-make demo                                      small stand-in models: shows that everything runs, the picture is noise with alpha
+make demo                                      everything that the mini models of this pack can do, offline
+make demo PROMPT="a blue glass star"           one picture from the mini models
 make demo MODEL=path-or-name PROMPT="a fox"    a real SDXL, SD1.5 or FLUX.1 checkpoint; the LayerDiffuse weights are fetched on first use
 
 MODEL is a file, or a name in the models/checkpoints folder of the ComfyUI that is used. Pictures go to .comfyui/demo/.
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import struct
 import sys
@@ -21,8 +23,7 @@ from PIL import Image
 
 from dev import bundled
 from dev import host as hosts
-from dev.server import PACKS, STAND_INS, ComfyServer, ServerError, WorkflowError, stage
-from dev.stand_ins.weights import write_all
+from dev.server import PACKS, ComfyServer, ServerError, WorkflowError, stage
 from dev.workflow import to_prompt
 
 Json = dict[str, Any]
@@ -30,7 +31,8 @@ Json = dict[str, Any]
 RESULTS = hosts.HOME / "demo"
 # Where `make serve` has its models too; survives `make clean-host`.
 WEIGHTS = hosts.HOME / "ComfyUI" / "models" / "layer_model"
-SIDE, STEPS = 512, 8
+PICTURE = "transparent_mini"
+NUMBER = re.compile(r"_\d+_?$")  # that ComfyUI ends the names of files with
 # Keys that only checkpoints of that family have.
 SIGNS = {"sdxl": "conditioner.embedders.1.", "sd15": "cond_stage_model.", "flux": "double_blocks.0."}
 
@@ -55,50 +57,54 @@ def main() -> int:
 
 
 def run(host: hosts.Host, checkpoint: Path | None, text: str | None) -> None:
-    base = hosts.HOME / "stages" / ("demo" if checkpoint else "demo-stand-ins")
+    base = hosts.HOME / "stages" / "demo"
+    stage(base, PACKS)
     arguments: list[str] = []
     if checkpoint:
-        name = f"transparent_{family_of(checkpoint)}"
-        stage(base, PACKS)
+        names = [f"transparent_{family_of(checkpoint)}"]
         arguments = ["--extra-model-paths-config", str(model_paths(base, checkpoint, host))]
         print(f"Checkpoint: {checkpoint}")
     else:
-        name = "transparent_sdxl"
-        stage(base, {**PACKS, **STAND_INS})
-        print("Stand-in models: small ones with made-up weights. They show that everything runs; the picture will be noise with alpha.")
-        print('A real picture: make demo MODEL=path-or-name PROMPT="a glass bottle, high quality" (any SDXL, SD1.5 or FLUX.1 checkpoint)')
-        write_all(base / "models")
+        names = [PICTURE] if text else [PICTURE, *(name for name in bundled.names() if name.endswith("_mini") and name != PICTURE)]
+        print("The mini models of this pack: small ones, which know a few shapes, colours and materials.")
+        print('Anything else: make demo MODEL=path-or-name PROMPT="a glass bottle, high quality" (any SDXL, SD1.5 or FLUX.1 checkpoint)')
 
     print(f"Starting ComfyUI {host.version} ...", flush=True)
     with ComfyServer(base, extra_args=arguments) as server:
-        prompt = to_prompt(bundled.read(name) if checkpoint else bundled.on_stand_ins(name), server.object_info())
-        prepare(prompt, checkpoint, text)
-        print(f"Running workflows/{name}.json", flush=True)
-        progress = Progress({node: entry["_meta"]["title"] for node, entry in prompt.items()})
-        history = server.queue(prompt, progress, timeout=24 * 3600)
-        progress.end()
-        written = {path.parent.name: path for path in server.outputs(history)}
-        picture, preview = keep(written["output"], "transparent.png"), keep(written["temp"], "on_checkerboard.png")
+        for name in names:
+            paint(server, name, checkpoint, text)
 
-    with Image.open(picture) as image:
-        least, most = image.getchannel("A").getextrema()
-        print(f"\n{image.width}x{image.height} {image.mode}, alpha from {least} to {most}, in {history.seconds:.1f} s")
-    print(f"PNG with alpha     {picture}")
-    print(f"on a checkerboard  {preview}")
-    if not checkpoint:
-        print("These come from stand-in weights. With real ones: make demo MODEL=path-or-name")
+
+def paint(server: ComfyServer, name: str, checkpoint: Path | None, text: str | None) -> None:
+    """Runs a workflow and keeps what it writes."""
+    prompt = to_prompt(bundled.read(name), server.object_info())
+    prepare(prompt, checkpoint, text)
+    print(f"\nRunning workflows/{name}.json", flush=True)
+    progress = Progress({node: entry["_meta"]["title"] for node, entry in prompt.items()})
+    history = server.queue(prompt, progress, timeout=24 * 3600)
+    progress.end()
+    for path in server.outputs(history):
+        print(described(keep(path, f"{name}_preview" if path.parent.name == "temp" else NUMBER.sub("", path.stem))))
+    print(f"{history.seconds:.1f} s")
+
+
+def described(path: Path) -> str:
+    """One line about a file that was kept."""
+    if path.suffix != ".png":
+        return str(path)
+    with Image.open(path) as image:
+        alpha = ", alpha from {} to {}".format(*image.getchannel("A").getextrema()) if image.mode == "RGBA" else ""
+        return f"{path}  {image.width}x{image.height} {image.mode}{alpha}"
 
 
 def prepare(prompt: Json, checkpoint: Path | None, text: str | None) -> None:
-    """Sets what is asked for in the prompt; small and quick on stand-ins."""
+    """Sets what is asked for in the prompt."""
     for entry in prompt.values():
         inputs = entry["inputs"]
         if entry["class_type"] == "CheckpointLoaderSimple" and checkpoint:
             inputs["ckpt_name"] = checkpoint.name
         if entry["class_type"] == "CLIPTextEncode" and entry["_meta"]["title"] == "Prompt" and text:
             inputs["text"] = text
-    if not checkpoint:
-        prompt.update(bundled.shrunk(prompt, SIDE, SIDE, STEPS))
 
 
 def find_checkpoint(model: str, host: hosts.Host) -> Path:
@@ -140,10 +146,10 @@ def model_paths(base: Path, checkpoint: Path, host: hosts.Host) -> Path:
     return config
 
 
-def keep(picture: Path, name: str) -> Path:
-    """Copies a picture to where it stays."""
+def keep(path: Path, name: str) -> Path:
+    """Copies a file to where it stays."""
     RESULTS.mkdir(parents=True, exist_ok=True)
-    return Path(shutil.copy(picture, RESULTS / name))
+    return Path(shutil.copy(path, RESULTS / f"{name}{path.suffix}"))
 
 
 class Progress:

@@ -76,8 +76,8 @@ def draw(frontend: Frontend, node_type: str, workflow: Json) -> Path:
 
 
 def excerpt(node_type: str) -> Json | None:
-    """The node and its neighbours out of the first workflow that uses it, put close together; None if no workflow does."""
-    workflows = [bundled.read(name) for name in bundled.names()]
+    """The node and its neighbours out of the smallest workflow that uses it, put close together; None if no workflow does."""
+    workflows = sorted((bundled.read(name) for name in bundled.names()), key=lambda workflow: len(workflow["nodes"]))
     blueprints = [_as_workflow(graph) for workflow in workflows for graph in workflow.get("definitions", {}).get("subgraphs", [])]
     for workflow in [*workflows, *blueprints]:
         found = [node for node in workflow["nodes"] if node["type"] == node_type]

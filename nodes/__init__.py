@@ -12,6 +12,7 @@ from . import (
     extract,
     joint,
     layer_prompts,
+    mini_models,
     place_layer,
     preview,
     repair,
@@ -26,6 +27,7 @@ from . import (
 from .checks import checked
 
 MODULES = (
+    mini_models,
     transparent,
     joint,
     blend,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -11,6 +12,7 @@ from safetensors.torch import save_file
 
 from dev import demo
 from dev import host as hosts
+from training.judge import judge
 
 pytestmark = pytest.mark.live
 
@@ -21,20 +23,38 @@ KEYS = {
 }
 
 
-def test_writes_a_picture_with_alpha_and_says_that_it_is_a_stand_in(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    for name, value in {"RESULTS": tmp_path, "SIDE": 128, "STEPS": 2}.items():
-        monkeypatch.setattr(demo, name, value)
-    monkeypatch.setenv("PROMPT", "a paper boat")
+def test_paints_what_the_prompt_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(demo, "RESULTS", tmp_path)
+    monkeypatch.setenv("PROMPT", "a blue glass star")
     monkeypatch.delenv("MODEL", raising=False)
     assert demo.main() == 0
     said = capsys.readouterr().out
-    assert "stand-in weights" in said and "MODEL=" in said and str(tmp_path / "transparent.png") in said
-    with Image.open(tmp_path / "transparent.png") as picture, Image.open(tmp_path / "on_checkerboard.png") as preview:
+    assert "mini models" in said and "MODEL=" in said and str(tmp_path / "transparent_mini.png") in said
+    with Image.open(tmp_path / "transparent_mini.png") as picture, Image.open(tmp_path / "transparent_mini_preview.png") as preview:
         assert (picture.mode, picture.size) == ("RGBA", (128, 128))
-        assert "a paper boat" in picture.info["prompt"]
+        assert "a blue glass star" in picture.info["prompt"]
         assert (preview.mode, preview.size) == ("RGB", (128, 128))
+    [verdict] = judge(picture_of(tmp_path / "transparent_mini.png"))
+    assert (verdict.shape, verdict.colour, verdict.material) == ("star", "blue", "glass")
+
+
+def test_paints_layers_that_fit_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(demo, "RESULTS", tmp_path)
+    for name in ("PROMPT", "MODEL"):
+        monkeypatch.delenv(name, raising=False)
+    assert demo.main() == 0
+    layers = {name: picture_of(tmp_path / f"joint_mini_{name}.png") for name in ("foreground", "background", "blended")}
+    alpha = layers["foreground"][:, 3:]
+    composed = layers["foreground"][:, :3] * alpha + layers["background"] * (1 - alpha)
+    assert (composed - layers["blended"]).square().mean().sqrt() < 0.1
+    assert (layers["background"] - layers["blended"]).square().mean().sqrt() > 0.1
+    assert {path.name for path in tmp_path.glob("iterative_mini*")} >= {"iterative_mini.png", "iterative_mini_layers.psd"}
+
+
+def picture_of(path: Path) -> torch.Tensor:
+    """A picture file as [1, C, H, W] in [0, 1]."""
+    with Image.open(path) as picture:
+        return torch.from_numpy(np.array(picture)).movedim(-1, 0)[None] / 255
 
 
 @pytest.mark.parametrize("family", KEYS)

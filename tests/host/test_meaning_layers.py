@@ -1,0 +1,90 @@
+"""Layers of the mini family, painted in the host: they fit together, and each shows what its own prompt says."""
+
+# The host is not typed, and what it infers is often too narrow.
+# pyright: reportArgumentType=false, reportCallIssue=false, reportAttributeAccessIssue=false, reportMissingImports=false
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from lib_layerdiffuse.host.joint import make_joint, make_joint_from_layer
+from lib_layerdiffuse.host.mini import load_mini
+from lib_layerdiffuse.host.split import decode_and_split
+from training.data.procedural import Layers, layers
+from training.judge import judge
+
+from .reference import as_the_host_runs
+
+core: Any = importlib.import_module("nodes")  # ComfyUI's own module
+
+SETS, SIDE, STEPS, GUIDANCE = 24, 128, 20, 2.5
+JOINT = ("foreground", "background", "blended")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _host() -> Iterator[None]:
+    with as_the_host_runs():
+        yield
+
+
+@pytest.fixture(scope="module")
+def drawn() -> Layers:
+    return layers(SETS, SIDE, torch.Generator().manual_seed(9001))
+
+
+def paint(model: Any, clip: Any, vae: Any, names: tuple[str, ...], captions: dict[str, list[str]], seed: int) -> dict[str, Tensor]:
+    """Sets of layers with their own prompts -> {layer: pictures}."""
+    sets = len(captions[names[0]])
+    rows = [captions[name][i] for i in range(sets) for name in names]
+    # One row of text for each row of the batch: the host samples them all at once.
+    text = [[torch.cat([clip.encode_from_tokens(clip.tokenize(row)) for row in rows]), {}]]
+    nothing = [[clip.encode_from_tokens(clip.tokenize("")), {}]]
+    empty = {"samples": torch.zeros(len(rows), 4, SIDE // 8, SIDE // 8)}
+    [latent] = core.common_ksampler(model, seed, STEPS, GUIDANCE, "dpmpp_2m", "normal", text, nothing, empty)
+    return decode_and_split(latent, vae, None, layers=", ".join(names), passes=8)
+
+
+def over(rgba: Tensor, background: Tensor) -> Tensor:
+    return rgba[..., :3] * rgba[..., 3:] + background[..., :3] * (1 - rgba[..., 3:])
+
+
+def psnr(a: Tensor, b: Tensor) -> float:
+    """The median over the pictures, in dB."""
+    return float((-10 * (a[..., :3] - b[..., :3]).square().mean(dim=(1, 2, 3)).log10()).median())
+
+
+def captions_of(drawn: Layers) -> dict[str, list[str]]:
+    return dict(zip(JOINT, (drawn.foreground_captions, drawn.background_captions, drawn.blended_captions), strict=True))
+
+
+def test_joint_layers_fit_and_obey_their_own_prompts(drawn: Layers) -> None:
+    model, clip, vae = load_mini()
+    found = paint(make_joint(model), clip, vae, JOINT, captions_of(drawn), seed=5)
+    assert psnr(found["blended"], over(found["foreground"], found["background"])) >= 25
+    verdicts = judge(found["foreground"].movedim(-1, 1))
+    shown = [v.shape in caption and v.colour in caption for v, caption in zip(verdicts, drawn.foreground_captions, strict=True)]
+    assert sum(shown) >= 0.8 * SETS
+    # By its mean colour alone a background is the one of 24 that was asked for far more often than by chance.
+    means = drawn.background.mean(dim=(2, 3))
+    nearest = torch.cdist(found["background"].mean(dim=(1, 2)), means).argmin(dim=1)
+    assert (nearest == torch.arange(SETS)).float().mean() >= 0.25
+
+
+@pytest.mark.parametrize("given", ["foreground", "background"])
+def test_the_given_layer_is_kept(drawn: Layers, given: str) -> None:
+    model, clip, vae = load_mini()
+    names = tuple(name for name in JOINT if name != given)
+    values = []
+    for i in range(8):
+        picture = (drawn.foreground if given == "foreground" else drawn.background)[i : i + 1].movedim(1, -1)
+        rgba = picture if picture.shape[-1] == 4 else torch.cat([picture, torch.ones_like(picture[..., :1])], dim=-1)
+        one = {name: texts[i : i + 1] for name, texts in captions_of(drawn).items()}
+        found = paint(make_joint_from_layer(model, rgba, given), clip, vae, names, one, seed=i)
+        expected = over(rgba, found["background"]) if given == "foreground" else over(found["foreground"], rgba)
+        values.append(psnr(found["blended"], expected))
+    assert sorted(values)[4] >= 22

@@ -1,0 +1,91 @@
+"""The mini family's latent transparency, in the host: what is encoded comes back, and the offset is what carries it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from lib_layerdiffuse.host.mini import load_mini
+from lib_layerdiffuse.host.transparency import decode_rgba, encode_rgba
+from lib_layerdiffuse.host.weight_files import offset_encoder, transparency_decoder
+from lib_layerdiffuse.pixels.straight import on_grey
+from lib_layerdiffuse.weights.catalogue import Family
+from training.data.sprites import draw_ambiguous_pairs, draw_any, paint
+
+from .reference import as_the_host_runs
+
+SIDE = 128
+SEED = 7001  # far from those of training
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _host() -> Iterator[None]:
+    with as_the_host_runs():
+        yield
+
+
+@pytest.fixture(scope="module")
+def vae() -> Any:
+    return load_mini()[2]
+
+
+@pytest.fixture(scope="module")
+def named() -> Tensor:
+    """Sprites of the kinds that captions have words for [B, H, W, 4]."""
+    return paint(draw_any(64, torch.Generator().manual_seed(SEED)), SIDE).movedim(1, -1)
+
+
+@pytest.fixture(scope="module")
+def pairs() -> Tensor:
+    """Sheer bright sprites and solid muted ones that look the same on mid-grey [B, H, W, 4]."""
+    sheer, muted = draw_ambiguous_pairs(32, torch.Generator().manual_seed(SEED))
+    return torch.cat([paint(sheer, SIDE), paint(muted, SIDE)]).movedim(1, -1)
+
+
+def encoded(vae: Any, rgba: Tensor, scale: float = 300.0) -> Tensor:
+    return encode_rgba(vae, offset_encoder(vae, Family.SD15), rgba, offset_scale=scale)
+
+
+def decoded(vae: Any, latent: Tensor) -> Tensor:
+    return decode_rgba(transparency_decoder(vae, Family.SD15), vae.decode(latent), latent)
+
+
+def alpha_error(estimate: Tensor, rgba: Tensor) -> float:
+    return float((estimate[..., 3] - rgba[..., 3]).abs().mean())
+
+
+def psnr(estimate: Tensor, truth: Tensor) -> float:
+    """The pictures' mean, in dB."""
+    return float(-10 * (estimate - truth).square().mean(dim=(1, 2, 3)).log10().mean())
+
+
+def test_what_is_encoded_comes_back(vae: Any, named: Tensor) -> None:
+    estimate = decoded(vae, encoded(vae, named))
+    alpha = named[..., 3:]
+    colour = ((estimate[..., :3] - named[..., :3]).abs() * alpha).sum() / (3 * alpha.sum())
+    assert alpha_error(estimate, named) <= 0.011
+    assert colour <= 0.02
+
+
+def test_the_offset_tells_apart_what_looks_the_same(vae: Any, pairs: Tensor) -> None:
+    with_offset = alpha_error(decoded(vae, encoded(vae, pairs)), pairs)
+    without = alpha_error(decoded(vae, encoded(vae, pairs, scale=0.0)), pairs)
+    assert with_offset <= 0.01
+    assert without >= 3 * with_offset
+
+
+def test_the_vae_hardly_sees_the_offset(vae: Any, named: Tensor) -> None:
+    seen = on_grey(named)
+    plain, adjusted = (psnr(vae.decode(encoded(vae, named, scale)), seen) for scale in (0.0, 300.0))
+    assert plain - adjusted <= 0.3
+
+
+def test_a_part_of_the_offset_may_be_missing(vae: Any, named: Tensor) -> None:
+    plain, adjusted = encoded(vae, named, 0.0), encoded(vae, named)
+    present = torch.rand(len(named), 1, *plain.shape[2:], generator=torch.Generator().manual_seed(SEED)) >= 0.3
+    whole, partial = (alpha_error(decoded(vae, latent), named) for latent in (adjusted, plain + (adjusted - plain) * present))
+    assert partial <= 1.5 * whole
