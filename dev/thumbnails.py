@@ -1,10 +1,10 @@
 """Pictures for the template browser: `make thumbnails` runs the bundled workflows and keeps what they save as workflows/NAME.jpg.
 
-make thumbnails                            with the models in the models folder of the ComfyUI that is used, as the workflows name them
-make thumbnails ARGS="--models stand-ins"  with small made-up ones: shows that it works, the pictures are noise (to .comfyui/thumbnails/)
-make thumbnails ARGS="transparent_sdxl"    only these workflows
+make thumbnails                          with the mini models: small pictures of what each workflow makes
+make thumbnails ARGS="--models real"     with the models in the models folder of the ComfyUI that is used, as the workflows name them
+make thumbnails ARGS="transparent_sdxl"  only these workflows
 
-What is transparent lies on a checkerboard; several pictures of one workflow stand side by side, in the order of its Save Image nodes.
+What is transparent lies on a checkerboard; several pictures of one workflow, four at most, are in the order of its Save Image nodes.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, ImageDraw, ImageOps
+from PIL import Image, ImageChops, ImageDraw, ImageOps
 
-from dev import bundled
+from dev import bundled, mini_workflows
 from dev import host as hosts
 from dev.server import ComfyServer, ServerError, WorkflowError, staged
 from dev.workflow import to_prompt
@@ -27,20 +27,25 @@ from dev.workflow import to_prompt
 Json = dict[str, Any]
 
 SIDE, GAP, CELL = 400, 8, 20
-LIGHT, DARK = (236, 236, 236), (198, 198, 198)
+LIGHT, DARK, FELT = (236, 236, 236), (198, 198, 198), (32, 34, 40)
+# How many pictures -> the side of each and its left upper corner, as shares of the square; later ones lie on top.
+CARDS = {
+    1: (1.0, ((0, 0),)),
+    2: (0.62, ((0, 0), (0.38, 0.38))),
+    3: (0.5, ((0, 0), (0.25, 0.25), (0.5, 0.5))),
+    4: (0.5, ((0, 0), (0.5, 0), (0, 0.5), (0.5, 0.5))),
+}
 MOST_BYTES = 40_000
+ROUNDING = 2  # of 255
 QUALITIES = range(88, 20, -6)
 
-REAL, STAND_INS = "real", "stand-ins"
-# Where pictures of stand-ins go: nothing that artists should see.
-TRIALS = hosts.HOME / "thumbnails"
-STAND_IN_SIZE, STAND_IN_STEPS = 256, 4
+REAL, MINI = "real", "mini"
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Writes workflows/NAME.jpg from what the workflows save.")
     parser.add_argument("names", nargs="*", metavar="NAME", help="bundled workflows; all of them if none is named")
-    parser.add_argument("--models", choices=[REAL, STAND_INS], default=REAL, help="what to run them on")
+    parser.add_argument("--models", choices=[MINI, REAL], default=MINI, help="what to run them on")
     arguments = parser.parse_args()
     names = arguments.names or bundled.names()
     if unknown := set(names) - set(bundled.names()):
@@ -55,10 +60,8 @@ def main() -> int:
 def run(names: Sequence[str], models: str) -> int:
     """Runs the workflows one after another; 1 if one of them fails, after all the others."""
     host = hosts.locate()
-    folder = bundled.FOLDER if models == REAL else TRIALS
-    folder.mkdir(parents=True, exist_ok=True)
     failed = 0
-    with staged("thumbnails-", stand_ins=models == STAND_INS) as base, ComfyServer(base, extra_args=prepare(base, models, host)) as server:
+    with staged("thumbnails-", stand_ins=models == MINI) as base, ComfyServer(base, extra_args=prepare(base, models, host)) as server:
         for name in names:
             try:
                 pictures = results(server, name, models)
@@ -66,16 +69,16 @@ def run(names: Sequence[str], models: str) -> int:
                 print(f"{name}: {error}", file=sys.stderr)
                 failed = 1
                 continue
-            path = folder / f"{name}.jpg"
+            path = bundled.FOLDER / f"{name}.jpg"
             path.write_bytes(small_jpeg(arranged(pictures)))
             print(f"{path}: {path.stat().st_size / 1000:.0f} kB, {len(pictures)} of {name}", flush=True)
     return failed
 
 
 def prepare(base: Path, models: str, host: hosts.Host) -> list[str]:
-    """Puts a picture to load into the base directory, and says where the models are; returns further arguments for the server."""
-    if models == STAND_INS:
-        bundled.draw_cut_out(base / "input" / bundled.EXAMPLE, STAND_IN_SIZE, STAND_IN_SIZE)
+    """Puts pictures to load into the base directory, and says where the models are; returns further arguments for the server."""
+    if models == MINI:
+        mini_workflows.draw_inputs(base / "input")
         return []
     from dev.demo import WEIGHTS
 
@@ -89,27 +92,40 @@ def prepare(base: Path, models: str, host: hosts.Host) -> list[str]:
 
 
 def results(server: ComfyServer, name: str, models: str) -> list[Image.Image]:
-    """What a workflow saves, in the order of its nodes."""
-    workflow = bundled.on_stand_ins(name) if models == STAND_INS else bundled.read(name)
-    prompt = to_prompt(workflow, server.object_info())
-    if models == STAND_INS:
-        prompt = bundled.shrunk(prompt, STAND_IN_SIZE, STAND_IN_SIZE, STAND_IN_STEPS)
+    """The first few different pictures that a workflow saves, in the order of its nodes."""
+    if models == MINI:
+        prompt = mini_workflows.sized(to_prompt(mini_workflows.on_mini(name), server.object_info()), name)
+    else:
+        prompt = to_prompt(bundled.read(name), server.object_info())
     written = [path for path in server.outputs(server.queue(prompt, timeout=24 * 3600)) if path.parent.name == "output"]
-    return [ImageOps.exif_transpose(Image.open(path)) for path in written]
+    pictures = [ImageOps.exif_transpose(Image.open(path)).convert("RGBA") for path in written]
+    different: list[Image.Image] = []
+    for picture in pictures:
+        if not any(is_same(picture, other) for other in different):
+            different.append(picture)
+    return different[: max(CARDS)]
+
+
+def is_same(one: Image.Image, other: Image.Image) -> bool:
+    """Up to how pixels are rounded."""
+    return one.size == other.size and max(ImageChops.difference(one, other).tobytes()) <= ROUNDING
 
 
 # --- pictures ---------------------------------------------------------------------------------------------------------------------------
 
 
 def arranged(pictures: Sequence[Image.Image]) -> Image.Image:
-    """The middles of the pictures as columns of one square, opaque."""
-    square = Image.new("RGB", (SIDE, SIDE), "black")
-    edges = [round(index * (SIDE + GAP) / len(pictures)) for index in range(len(pictures) + 1)]
-    for picture, left, right in zip(pictures, edges, edges[1:], strict=False):
-        column = ImageOps.fit(picture.convert("RGBA"), (right - left - GAP, SIDE), Image.Resampling.LANCZOS)
-        ground = checkerboard(*column.size)
-        ground.paste(column, mask=column.getchannel("A"))
-        square.paste(ground, (left, 0))
+    """The pictures as one opaque square: one alone, up to three as cards along the diagonal, four as a grid."""
+    square = Image.new("RGB", (SIDE, SIDE), FELT)
+    share, corners = CARDS[len(pictures)]
+    side = round(SIDE * share) - (GAP if len(pictures) > 1 else 0)
+    for picture, (x, y) in zip(pictures, corners, strict=True):
+        card = ImageOps.fit(picture.convert("RGBA"), (side, side), Image.Resampling.LANCZOS)
+        ground = checkerboard(side, side)
+        ground.paste(card, mask=card.getchannel("A"))
+        left, top = (round(share * SIDE) for share in (x, y))
+        square.paste(FELT, (left, top, left + side + GAP, top + side + GAP))
+        square.paste(ground, (left, top) if len(pictures) == 1 else (left + GAP // 2, top + GAP // 2))
     return square
 
 

@@ -74,6 +74,12 @@ class Graph:
         return _graph(definition, self.subgraphs, self, node) if definition else None
 
 
+def graphs(workflow: Json) -> Iterator[Json]:
+    """A saved workflow, then the subgraphs that it defines."""
+    yield workflow
+    yield from workflow.get("definitions", {}).get("subgraphs", ())
+
+
 def to_prompt(workflow: Json, object_info: Json) -> Json:
     """Converts a workflow (litegraph 0.4 or schema 1.0) to API format for the server that answered `object_info`.
 

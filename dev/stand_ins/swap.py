@@ -8,6 +8,8 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+from dev.workflow import graphs
+
 STAND_INS = {
     "CheckpointLoaderSimple": "StandInCheckpoint",
     "UNETLoader": "StandInModel",
@@ -36,7 +38,7 @@ def swap_prompt(prompt: dict[str, Any], family: str, seed: int = 0) -> dict[str,
 def swap_workflow(workflow: dict[str, Any], family: str, seed: int = 0) -> dict[str, Any]:
     """A saved workflow, subgraphs included, with stand-ins of `family`."""
     swapped = copy.deepcopy(workflow)
-    for graph in (swapped, *swapped.get("definitions", {}).get("subgraphs", ())):
+    for graph in graphs(swapped):
         for node in graph["nodes"]:
             if node["type"] in STAND_INS:
                 node["type"] = STAND_INS[node["type"]]

@@ -10,7 +10,7 @@ import pytest
 from dev import bundled
 from dev.frontend import Frontend, FrontendError
 from dev.server import ComfyServer
-from dev.workflow import to_prompt
+from dev.workflow import graphs, to_prompt
 
 pytestmark = pytest.mark.browser
 
@@ -84,7 +84,7 @@ def test_an_error_is_shown_and_the_next_run_works(frontend: Frontend) -> None:
 def small(name: str) -> Json:
     """A workflow on stand-ins for a small picture and few steps."""
     workflow = bundled.on_stand_ins(name)
-    for graph in (workflow, *workflow.get("definitions", {}).get("subgraphs", ())):
+    for graph in graphs(workflow):
         for node in graph["nodes"]:
             if node["type"] in ("EmptyLatentImage", "EmptySD3LatentImage", "DiaphaneEmptyLayers"):
                 node["widgets_values"][:2] = [WIDTH, HEIGHT]
