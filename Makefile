@@ -26,7 +26,7 @@ help:
 	@echo "make bench       time and memory"
 	@echo "make soak        many prompts on one server: is anything left of them? (ARGS=--help)"
 	@echo "make train-mini  train the mini family from nothing (ARGS=--help)"
-	@echo "make thumbnails  pictures for the template browser, made by the models"
+	@echo "make thumbnails  pictures for the template browser, painted by the mini models"
 	@echo "make help-pictures  pictures of the nodes for their help pages"
 	@echo "make host        build ComfyUI under .comfyui/ or bring it up to date"
 	@echo "make pins        compile the locks in dev/pins (UPGRADE=1 takes newer versions)"
@@ -39,7 +39,7 @@ demo:
 	$(HOST) run dev/demo.py $(ARGS)
 
 bench:
-	$(HOST) run -m dev.bench $(ARGS)
+	$(HOST) --with bench run -m dev.bench $(ARGS)
 
 soak:
 	$(HOST) run -m dev.soak $(ARGS)

@@ -1,7 +1,7 @@
 """Time and memory of what this pack does, on full-size networks with random weights: `make bench`. Prints a table; judges nothing.
 
 make bench                              everything
-make bench ARGS="decode pixels"         some of it: decode, sharing, pixels, startup
+make bench ARGS="decode pixels"         some of it: decode, sharing, pixels, startup, growth
 make bench ARGS="decode --dtype bfloat16"
 
 textbook: the same work done in the plain way, in the same run. floor: the operations over what this machine reaches in a matrix product,
@@ -20,11 +20,11 @@ import torch
 
 from dev.in_process import import_host
 
-from . import decode, pixels, sharing, startup
+from . import decode, growth, pixels, sharing, startup
 from .measure import Machine
 from .table import markdown
 
-PARTS = {"decode": decode, "sharing": sharing, "pixels": pixels, "startup": startup}
+PARTS = {"decode": decode, "sharing": sharing, "pixels": pixels, "startup": startup, "growth": growth}
 
 
 @torch.inference_mode()
