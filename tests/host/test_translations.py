@@ -21,7 +21,7 @@ SAME = {
     "de": {"LayerDiffuse Transparent"},
 }
 # Short for something in any language, so that a text may be nothing else.
-INTERNATIONAL = {"VAE", "Latent", "RGB", "RGBA"}
+INTERNATIONAL = {"VAE", "CLIP", "Latent", "RGB", "RGBA"}
 SCRIPTS = {
     "zh": "\u4e00-\u9fff",
     "zh-TW": "\u4e00-\u9fff",
