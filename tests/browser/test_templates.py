@@ -53,7 +53,11 @@ def test_opens_complete(frontend: Frontend, name: str) -> None:
     assert len(frontend.saved()["nodes"]) == len(workflow["nodes"])
 
     # Nothing is wrong with it but that the models are not on this machine.
-    frontend.page.get_by_role("button", name="View details").click()
+    details = frontend.page.get_by_role("button", name="View details")
+    if name.endswith("_mini"):
+        assert details.count() == 0
+        return
+    details.click()
     panel = frontend.page.get_by_text("Missing Models", exact=True).locator("xpath=ancestor::*[contains(., 'Download')][1]")
     text = panel.inner_text()
     for model in (model for node in workflow["nodes"] for model in node["properties"].get("models", [])):

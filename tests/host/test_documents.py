@@ -57,11 +57,12 @@ def inputs_of(info: Json) -> Iterator[tuple[str, str, Json, bool]]:
 
 
 def rows(text: str, heading: str) -> dict[str, list[str]]:
-    """The cells of the table under a heading, by the text of their first cell without its marks."""
+    """The cells of the table under a heading, without pictures, by the text of the first one without its marks."""
     section = re.split(r"^#+ ", text, flags=re.MULTILINE)
     table = next((part for part in section if part.startswith(f"{heading}\n")), "")
     lines = [line.strip("|\n ").split(" | ") for line in table.splitlines() if line.startswith("|")]
-    return {re.sub(r"[`\[\]]|\(.*?\)", "", cells[0]).strip(): [cell.strip() for cell in cells] for cells in lines[2:]}
+    cells = ([cell.strip() for cell in line if not cell.startswith("<img")] for line in lines[2:])
+    return {re.sub(r"\[(.*?)\]\(.*?\)", r"\1", row[0]).replace("`", ""): row for row in cells}
 
 
 def assert_none(problems: Iterable[str]) -> None:
