@@ -73,26 +73,21 @@ def composite(layers: Sequence[Layer], height: int, width: int, top: int = 0, ro
     """
     rows = height - top if rows is None else min(rows, height - top)
     count = common_batch([layer.image for layer in layers])
-    lowest = layers[0].image
-    strip = max(1, STRIP_PIXELS // (count * width)) if lowest.device.type == "cpu" else rows
-    is_opaque = _fills(layers[0], height, width) and lowest.shape[-1] == 3
-    result = torch.empty(count, rows, width, 3 if is_opaque else 4, device=lowest.device)
-    for first in range(0, rows, strip):
-        part = result[:, first : first + strip]
-        part.copy_(_strip(layers, height, width, count, top + first, part.shape[1]))
-    return result
-
-
-def _strip(layers: Sequence[Layer], height: int, width: int, count: int, top: int, rows: int) -> Tensor:
     lowest = layers[0]
     if _fills(lowest, height, width):
-        canvas = _planes(lowest.image[:, top : top + rows].float().expand(count, -1, -1, -1))
-        layers = layers[1:]
+        background, layers = lowest.image, layers[1:]
     else:
-        canvas = _planes(torch.zeros(count, rows, width, 4, device=lowest.image.device))
-    for layer in layers:
-        paint(canvas, layer, top)
-    return canvas
+        background = lowest.image.new_zeros(1, 1, 1, 4).expand(1, height, width, 4)
+    result = torch.empty(count, rows, width, background.shape[-1], device=background.device)
+    strip = max(1, STRIP_PIXELS // (count * width)) if result.device.type == "cpu" else rows
+    for first in range(0, rows, strip):
+        part = result[:, first : first + strip]
+        start = top + first
+        canvas = _planes(background[:, start : start + part.shape[1]].float().expand_as(part))
+        for layer in layers:
+            paint(canvas, layer, start)
+        part.copy_(canvas)
+    return result
 
 
 def _planes(picture: Tensor) -> Tensor:
