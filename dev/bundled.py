@@ -31,15 +31,15 @@ def read(name: str) -> Json:
 
 def family(name: str) -> str:
     """The model family that a workflow is made for, from the end of its name. ValueError if it says none."""
-    end = suffix(name)
-    if end not in FAMILIES:
+    suffix = name.rpartition("_")[2]
+    if suffix not in FAMILIES:
         raise ValueError(f"The name of {name}.json does not end in a model family: {', '.join(FAMILIES)}.")
-    return FAMILIES[end]
+    return FAMILIES[suffix]
 
 
-def suffix(name: str) -> str:
-    """The last word of a workflow's name."""
-    return name.rpartition("_")[2]
+def is_mini(name: str) -> bool:
+    """Whether a workflow runs on the models that come with the pack."""
+    return name.endswith("_mini")
 
 
 def on_stand_ins(name: str) -> Json:

@@ -65,7 +65,7 @@ def run(host: hosts.Host, checkpoint: Path | None, text: str | None) -> None:
         arguments = ["--extra-model-paths-config", str(model_paths(base, checkpoint, host))]
         print(f"Checkpoint: {checkpoint}")
     else:
-        names = [PICTURE] if text else [PICTURE, *(name for name in bundled.names() if name.endswith("_mini") and name != PICTURE)]
+        names = [PICTURE] if text else [PICTURE, *(name for name in bundled.names() if bundled.is_mini(name) and name != PICTURE)]
         print("The mini models of this pack: small ones, which know a few shapes, colours and materials.")
         print('Anything else: make demo MODEL=path-or-name PROMPT="a glass bottle, high quality" (any SDXL, SD1.5 or FLUX.1 checkpoint)')
 

@@ -22,7 +22,6 @@ from training.data.sprites import SOLID, draw_sprites, paint
 
 Json = dict[str, Any]
 
-FAMILY = "mini"
 SIDE, SEED = 128, 7
 SAMPLER = {"steps": 20, "cfg": 2.5, "sampler_name": "dpmpp_2m", "scheduler": "normal"}
 WITHOUT = ("LoraLoader", "ControlNetApplyAdvanced")
@@ -79,7 +78,7 @@ def on_mini(name: str) -> Json:
     """A bundled workflow with the mini models in place of its own. Load Image names one of the pictures that `draw_inputs` writes."""
     name = SAME_LAYERS.get(name, name)
     workflow = bundled.read(name)
-    if bundled.suffix(name) == FAMILY:
+    if bundled.is_mini(name):
         return workflow
     swapped = swap_workflow(workflow, bundled.family(name))  # for what it loads beside the checkpoint
     words = WORDS[name]
@@ -102,7 +101,7 @@ def on_mini(name: str) -> Json:
 
 def sized(prompt: Json, name: str) -> Json:
     """A prompt of one of these workflows, at the size and with the sampler's settings that suit the mini models."""
-    if bundled.suffix(name) == FAMILY:
+    if bundled.is_mini(name):
         return prompt
     small = bundled.shrunk(prompt, SIDE, SIDE, SAMPLER["steps"])
     for node in small.values():

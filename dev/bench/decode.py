@@ -27,12 +27,9 @@ GOALS = {"cpu": "1.5 times textbook, half its memory", "cuda": "twice textbook, 
 
 def rows(machine: Machine) -> Iterator[Row]:
     device, dtype = machine.device, machine.dtype
-    decoder = (
-        TransparentDecoder.from_shapes(released_shapes("transparent_decoder"), device=device, dtype=dtype).eval().requires_grad_(False)
-    )
+    decoder = new_decoder(machine)
     for side, count, passes in CASES[device.type]:
-        pixel = torch.rand(count, 3, side, side, device=device, dtype=dtype)
-        latent = torch.randn(count, 4, side // 8, side // 8, device=device, dtype=dtype)
+        pixel, latent = pictures(machine, side, count)
         ours, plain = costs(
             partial(estimate_rgba, decoder, pixel, latent, passes), partial(textbook, decoder, pixel, latent, passes), repeats=2
         )
@@ -42,6 +39,17 @@ def rows(machine: Machine) -> Iterator[Row]:
     encoder = OffsetEncoder.from_shapes(released_shapes("offset_encoder"), device=device, dtype=dtype).eval()
     rgba = torch.rand(1, 4, 1024, 1024, device=device, dtype=dtype)
     yield Row("offset encode, 1024x1024", cost(partial(encoder, rgba)))
+
+
+def new_decoder(machine: Machine) -> TransparentDecoder:
+    shapes = released_shapes("transparent_decoder")
+    return TransparentDecoder.from_shapes(shapes, device=machine.device, dtype=machine.dtype).eval().requires_grad_(False)
+
+
+def pictures(machine: Machine, side: int, count: int) -> tuple[Tensor, Tensor]:
+    """What the decoder takes: pixels and latents."""
+    pixel = torch.rand(count, 3, side, side, device=machine.device, dtype=machine.dtype)
+    return pixel, torch.randn(count, 4, side // 8, side // 8, device=machine.device, dtype=machine.dtype)
 
 
 def textbook(decoder: TransparentDecoder, pixel: Tensor, latent: Tensor, passes: int) -> Tensor:

@@ -7,15 +7,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import partial
 
-import torch
-
 from dev import host as hosts
-from dev.full_size import released_shapes
 from lib_layerdiffuse.nets.transparency import estimate_rgba
-from lib_layerdiffuse.nets.transparent_decoder import TransparentDecoder
-from lib_layerdiffuse.pixels.composite import Layer, Layers
 
+from .decode import new_decoder, pictures
 from .measure import Cost, Machine, Work, cost
+from .pixels import stack
 from .table import Row
 
 PLOT = hosts.ROOT / "docs" / "growth.svg"
@@ -24,19 +21,13 @@ BATCH_SIDE, LAYER_SIDE = 256, 1024
 
 
 def rows(machine: Machine) -> Iterator[Row]:
-    device, dtype = machine.device, machine.dtype
-    decoder = (
-        TransparentDecoder.from_shapes(released_shapes("transparent_decoder"), device=device, dtype=dtype).eval().requires_grad_(False)
-    )
+    decoder = new_decoder(machine)
 
     def decode(side: int, count: int) -> Work:
-        pixel = torch.rand(count, 3, side, side, device=device, dtype=dtype)
-        latent = torch.randn(count, 4, side // 8, side // 8, device=device, dtype=dtype)
-        return partial(estimate_rgba, decoder, pixel, latent, 1)
+        return partial(estimate_rgba, decoder, *pictures(machine, side, count), 1)
 
     def composite(count: int) -> Work:
-        layers = tuple(Layer(torch.rand(1, LAYER_SIDE, LAYER_SIDE, 4, device=device), opacity=0.9) for _ in range(count))
-        return Layers(LAYER_SIDE, LAYER_SIDE, layers).flatten
+        return stack(machine, LAYER_SIDE, count).flatten
 
     series: list[tuple[str, str, dict[float, Cost]]] = []
     for title, unit, points in (

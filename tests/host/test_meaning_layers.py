@@ -15,8 +15,10 @@ from torch import Tensor
 from lib_layerdiffuse.host.joint import make_joint, make_joint_from_layer
 from lib_layerdiffuse.host.mini import load_mini
 from lib_layerdiffuse.host.split import decode_and_split
+from lib_layerdiffuse.pixels.composite import over
 from training.data.procedural import Layers, layers
 from training.judge import judge
+from training.losses import psnr
 
 from .reference import as_the_host_runs
 
@@ -49,13 +51,9 @@ def paint(model: Any, clip: Any, vae: Any, names: tuple[str, ...], captions: dic
     return decode_and_split(latent, vae, None, layers=", ".join(names), passes=8)
 
 
-def over(rgba: Tensor, background: Tensor) -> Tensor:
-    return rgba[..., :3] * rgba[..., 3:] + background[..., :3] * (1 - rgba[..., 3:])
-
-
-def psnr(a: Tensor, b: Tensor) -> float:
+def likeness(a: Tensor, b: Tensor) -> float:
     """The median over the pictures, in dB."""
-    return float((-10 * (a[..., :3] - b[..., :3]).square().mean(dim=(1, 2, 3)).log10()).median())
+    return float(psnr(a[..., :3], b[..., :3]).median())
 
 
 def captions_of(drawn: Layers) -> dict[str, list[str]]:
@@ -65,7 +63,7 @@ def captions_of(drawn: Layers) -> dict[str, list[str]]:
 def test_joint_layers_fit_and_obey_their_own_prompts(drawn: Layers) -> None:
     model, clip, vae = load_mini()
     found = paint(make_joint(model), clip, vae, JOINT, captions_of(drawn), seed=5)
-    assert psnr(found["blended"], over(found["foreground"], found["background"])) >= 25
+    assert likeness(found["blended"], over(found["background"][..., :3], found["foreground"])) >= 25
     verdicts = judge(found["foreground"].movedim(-1, 1))
     shown = [v.shape in caption and v.colour in caption for v, caption in zip(verdicts, drawn.foreground_captions, strict=True)]
     assert sum(shown) >= 0.8 * SETS
@@ -85,6 +83,6 @@ def test_the_given_layer_is_kept(drawn: Layers, given: str) -> None:
         rgba = picture if picture.shape[-1] == 4 else torch.cat([picture, torch.ones_like(picture[..., :1])], dim=-1)
         one = {name: texts[i : i + 1] for name, texts in captions_of(drawn).items()}
         found = paint(make_joint_from_layer(model, rgba, given), clip, vae, names, one, seed=i)
-        expected = over(rgba, found["background"]) if given == "foreground" else over(found["foreground"], rgba)
-        values.append(psnr(found["blended"], expected))
+        expected = over(found["background"][..., :3], rgba) if given == "foreground" else over(rgba[..., :3], found["foreground"])
+        values.append(likeness(found["blended"], expected))
     assert sorted(values)[4] >= 22

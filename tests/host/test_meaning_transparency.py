@@ -15,6 +15,7 @@ from lib_layerdiffuse.host.weight_files import offset_encoder, transparency_deco
 from lib_layerdiffuse.pixels.straight import on_grey
 from lib_layerdiffuse.weights.catalogue import Family
 from training.data.sprites import draw_ambiguous_pairs, draw_any, paint
+from training.losses import psnr
 
 from .reference import as_the_host_runs
 
@@ -58,11 +59,6 @@ def alpha_error(estimate: Tensor, rgba: Tensor) -> float:
     return float((estimate[..., 3] - rgba[..., 3]).abs().mean())
 
 
-def psnr(estimate: Tensor, truth: Tensor) -> float:
-    """The pictures' mean, in dB."""
-    return float(-10 * (estimate - truth).square().mean(dim=(1, 2, 3)).log10().mean())
-
-
 def test_what_is_encoded_comes_back(vae: Any, named: Tensor) -> None:
     estimate = decoded(vae, encoded(vae, named))
     alpha = named[..., 3:]
@@ -80,7 +76,7 @@ def test_the_offset_tells_apart_what_looks_the_same(vae: Any, pairs: Tensor) -> 
 
 def test_the_vae_hardly_sees_the_offset(vae: Any, named: Tensor) -> None:
     seen = on_grey(named)
-    plain, adjusted = (psnr(vae.decode(encoded(vae, named, scale)), seen) for scale in (0.0, 300.0))
+    plain, adjusted = (float(psnr(vae.decode(encoded(vae, named, scale)), seen).mean()) for scale in (0.0, 300.0))
     assert plain - adjusted <= 0.3
 
 

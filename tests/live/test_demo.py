@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 
 from dev import demo
 from dev import host as hosts
+from training.data.procedural import over
 from training.judge import judge
 
 pytestmark = pytest.mark.live
@@ -44,8 +45,7 @@ def test_paints_layers_that_fit_together(tmp_path: Path, monkeypatch: pytest.Mon
         monkeypatch.delenv(name, raising=False)
     assert demo.main() == 0
     layers = {name: picture_of(tmp_path / f"joint_mini_{name}.png") for name in ("foreground", "background", "blended")}
-    alpha = layers["foreground"][:, 3:]
-    composed = layers["foreground"][:, :3] * alpha + layers["background"] * (1 - alpha)
+    composed = over(layers["foreground"], layers["background"])
     assert (composed - layers["blended"]).square().mean().sqrt() < 0.1
     assert (layers["background"] - layers["blended"]).square().mean().sqrt() > 0.1
     assert {path.name for path in tmp_path.glob("iterative_mini*")} >= {"iterative_mini.png", "iterative_mini_layers.psd"}
