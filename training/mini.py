@@ -52,6 +52,7 @@ LATENT_NOISE = 0.03  # as a share of the deviation of latents
 NARROW = 0.15  # freedom of the first poses
 WIDE_FROM = 0.5  # share of the items, and progress, from which on poses are free
 CROWDED = 0.4  # share of the backgrounds to put something in front of that already show something
+PLAIN = 0.4  # share of the base model's later captions of sprites that say nothing but the sprite
 TRIGGER = ", transparent"  # what the base model knows transparent pictures by; the transparent model needs no such word
 
 logger = logging.getLogger("diaphane.training")
@@ -68,9 +69,9 @@ class Family:
         return self.files / f"{name}.safetensors"
 
     @property
-    def rough_decoder(self) -> Path:
-        """The transparency decoder as it was when the offset was settled."""
-        return self.runs / "transparency" / "decoder.safetensors"
+    def begun(self) -> Family:
+        """What one stage leaves for another to go on with: the decoder as it was when the offset was settled, the base model."""
+        return Family(self.runs / "begun", self.runs)
 
     def autoencoder(self) -> Autoencoder:
         return Autoencoder.from_state_dict(load_weights(self.path(files.AUTOENCODER)), GROUP)
@@ -104,14 +105,14 @@ def train_transparency(family: Family, run: Run) -> None:
     objective = TransparencyObjective(family.autoencoder(), encoder, decoder, _cut_outs, settings)
     train(run, objective)
     save_weights(objective.encoder_weights(), family.path(files.OFFSET_ENCODER))
-    save_weights(decoder.state_dict(), family.rough_decoder)
+    save_weights(decoder.state_dict(), family.begun.path(files.DECODER))
 
 
 def train_decoder(family: Family, run: Run) -> None:
     """The decoder alone, for longer: with the offset settled a step costs a third, and on whole pictures the norms see what they will."""
     encoder = OffsetEncoder.from_state_dict(scaled(load_weights(family.path(files.OFFSET_ENCODER)), OFFSET_SCALE)).requires_grad_(False)
-    decoder = TransparentDecoder.from_state_dict(load_weights(family.rough_decoder))
-    settings = TransparencySettings(identity=0.0, adversarial=0.0, latent_noise=LATENT_NOISE)
+    decoder = TransparentDecoder.from_state_dict(load_weights(family.begun.path(files.DECODER)))
+    settings = TransparencySettings(identity=0.0, adversarial=0.0, latent_noise=LATENT_NOISE, turned=True)
     train(run, TransparencyObjective(family.autoencoder(), encoder, decoder, _whole, settings))
     save_weights(decoder.state_dict(), family.path(files.DECODER))
 
@@ -134,11 +135,22 @@ def train_base(family: Family, run: Run) -> None:
     Poses are narrow at first. With any pose from the start colours and materials are learned soon and shapes are not: at 100 000
     pictures they were still at chance.
     """
-    data = _latents(family, run, "base", 20000, _base_items)
+    data = _latents(family, run, 20000, _base_items(narrow=NARROW))
     unet, text_encoder = UNet(UNET), TextEncoder(UNET.context_width, TEXT_LAYERS, TEXT_HEADS)
     nn.init.normal_(text_encoder.token_embedding.weight, std=0.3)
     nn.init.normal_(text_encoder.position_embedding.weight, std=0.05)
     train(run, DiffusionObjective(unet, text_encoder, data, prediction=VELOCITY, widens_until=WIDE_FROM))
+    save_base(family.begun, unet, text_encoder, words=data.tokens.unique())
+
+
+def train_captions(family: Family, run: Run) -> None:
+    """The base model for longer, with captions that end after the shape among the others: those are what layers are prompted with.
+
+    Most tokens of a caption are its end, and what they say is learned from captions that end there.
+    """
+    data = _latents(family, run, 12000, _base_items(plain=PLAIN))
+    unet, text_encoder = family.begun.unet(), family.begun.text_encoder()
+    train(run, DiffusionObjective(unet, text_encoder, data, prediction=VELOCITY))
     save_base(family, unet, text_encoder, words=data.tokens.unique())
 
 
@@ -150,89 +162,101 @@ def save_base(family: Family, unet: UNet, text_encoder: TextEncoder, words: Tens
     save_weights(weights, family.path(files.TEXT_ENCODER), integers={files.TOKEN_IDS: words})
 
 
-def train_sharing(name: str, frames: tuple[str, ...], given: str | None = None) -> Callable[[Family, Run], None]:
-    """A stage that trains an attention sharing file around the frozen base model."""
-
-    def stage(family: Family, run: Run) -> None:
-        def items(encoder: LatentEncoder, count: int, generator: torch.Generator, _: float) -> LatentSet:
-            drawn = layers(count, SIDE, generator)
-            if given == BACKGROUND:
-                drawn = crowded(drawn, CROWDED, generator)
-            return encode_layers(encoder, drawn, frames, given, procedural_tokens)
-
-        data = _latents(family, run, name, 8000 // len(frames), items)
-        unet, text_encoder = family.unet().requires_grad_(False), family.text_encoder().requires_grad_(False)
-        sharing = sharing_for(unet, len(frames), RANK, CONTROL_WIDTHS if given else ())
-        objective = DiffusionObjective(unet, text_encoder, data, prediction=VELOCITY, sharing=sharing, same_caption=0.2)
-        train(run, objective)
-        save_weights(sharing.state_dict(), family.path(name))
-
-    return stage
-
-
 # The encoder, how many, the generator, and which share of all items is there already -> so many more.
 Items = Callable[[LatentEncoder, int, torch.Generator, float], LatentSet]
 
 
-def _latents(family: Family, run: Run, name: str, count: int, items: Items, block: int = 50) -> LatentSet:
+def _latents(family: Family, run: Run, count: int, items: Items, block: int = 50) -> LatentSet:
     """Items that are encoded once and kept beside the run's checkpoints."""
     path = run.folder / "latents.safetensors"
     if not path.is_file():
         encoder = family.latent_encoder(run.cpu)
         parts = []
-        for first in tqdm(range(0, count, block), f"pictures for {name}", mininterval=5):
+        for first in tqdm(range(0, count, block), f"pictures for {run.folder.name}", mininterval=5):
             generator = torch.Generator().manual_seed(run.seed * 1_000_003 + first + 500_000)
             parts.append(items(encoder, block, generator, first / count))
         LatentSet.joined(parts).save(path)
     return LatentSet.load(path)
 
 
-def _base_items(encoder: LatentEncoder, count: int, generator: torch.Generator, share: float) -> LatentSet:
-    drawn = layers(count, SIDE, generator, freedom=min(1.0, NARROW + (1 - NARROW) * share / WIDE_FROM))
-    cut_out, scene = int(count * 0.45), int(count * 0.55)  # the rest are sprites on scenes
-    latents = [
-        encoder.transparent(drawn.foreground[:cut_out]),
-        encoder.opaque(drawn.background[cut_out:scene]),
-        encoder.opaque(drawn.blended[scene:]),
-    ]
-    captions = [
-        *(caption + TRIGGER for caption in drawn.foreground_captions[:cut_out]),
-        *drawn.background_captions[cut_out:scene],
-        *drawn.blended_captions[scene:],
-    ]
-    return LatentSet(torch.cat(latents).unsqueeze(1), procedural_tokens(captions).unsqueeze(1))
+def _base_items(narrow: float = 1.0, plain: float = 0.0) -> Items:
+    """Scenes, sprites on scenes and transparent sprites.
+
+    narrow: freedom of the first poses; later ones are free. plain: share of the sprites whose caption says neither scene nor trigger.
+    """
+
+    def items(encoder: LatentEncoder, count: int, generator: torch.Generator, share: float) -> LatentSet:
+        drawn = layers(count, SIDE, generator, freedom=min(1.0, narrow + (1 - narrow) * share / WIDE_FROM))
+        cut_out, scene = int(count * 0.45), int(count * 0.55)  # the rest are sprites on scenes
+        latents = [
+            encoder.transparent(drawn.foreground[:cut_out]),
+            encoder.opaque(drawn.background[cut_out:scene]),
+            encoder.opaque(drawn.blended[scene:]),
+        ]
+        sprites = drawn.foreground_captions
+        captions = [caption + TRIGGER for caption in sprites[:cut_out]], drawn.blended_captions[scene:]
+        for named, short in zip(captions, (sprites[:cut_out], sprites[scene:]), strict=True):
+            some = int(len(short) * plain)
+            named[:some] = short[:some]
+        texts = [*captions[0], *drawn.background_captions[cut_out:scene], *captions[1]]
+        return LatentSet(torch.cat(latents).unsqueeze(1), procedural_tokens(texts).unsqueeze(1))
+
+    return items
 
 
-# In the order of training: what it is called -> the files it writes, what trains it, the settings of its run.
-STAGES: dict[str, tuple[tuple[str, ...], Callable[[Family, Run], None], dict[str, Any]]] = {
-    "autoencoder": ((files.AUTOENCODER,), train_autoencoder, {"steps": 11000, "batch": 8, "learning_rate": 1.5e-3, "average": 0.998}),
-    "transparency": (
-        (files.OFFSET_ENCODER,),
-        train_transparency,
-        {"steps": 5000, "batch": 8, "learning_rate": 1.5e-3, "average": 0.998},
+@dataclass(frozen=True)
+class Stage:
+    train: Callable[[Family, Run], None]
+    settings: dict[str, Any]  # of its run
+    files: tuple[str, ...]  # what it writes
+    begins: bool = False  # another stage goes on with its files
+
+    def paths(self, family: Family) -> list[Path]:
+        return [(family.begun if self.begins else family).path(name) for name in self.files]
+
+
+def _sharing(name: str, frames: tuple[str, ...], steps: int, batch: int, given: str | None = None) -> Stage:
+    """Trains an attention sharing file around the frozen base model."""
+
+    def train_sharing(family: Family, run: Run) -> None:
+        def items(encoder: LatentEncoder, count: int, generator: torch.Generator, _: float) -> LatentSet:
+            drawn = layers(count, SIDE, generator)
+            if given == BACKGROUND:
+                drawn = crowded(drawn, CROWDED, generator)
+            return encode_layers(encoder, drawn, frames, given, procedural_tokens)
+
+        data = _latents(family, run, 8000 // len(frames), items)
+        unet, text_encoder = family.unet().requires_grad_(False), family.text_encoder().requires_grad_(False)
+        sharing = sharing_for(unet, len(frames), RANK, CONTROL_WIDTHS if given else ())
+        objective = DiffusionObjective(unet, text_encoder, data, prediction=VELOCITY, sharing=sharing, same_caption=0.2)
+        train(run, objective)
+        save_weights(sharing.state_dict(), family.path(name))
+
+    return Stage(train_sharing, {"steps": steps, "batch": batch, "learning_rate": 1.5e-3, "average": 0.995}, (name,))
+
+
+# In the order of training.
+STAGES = {
+    "autoencoder": Stage(train_autoencoder, {"steps": 11000, "batch": 8, "learning_rate": 1.5e-3, "average": 0.998}, (files.AUTOENCODER,)),
+    "transparency": Stage(
+        train_transparency, {"steps": 5000, "batch": 8, "learning_rate": 1.5e-3, "average": 0.998}, (files.OFFSET_ENCODER,)
     ),
-    "decoder": ((files.DECODER,), train_decoder, {"steps": 8000, "batch": 4, "learning_rate": 1.5e-3, "average": 0.998}),
-    "base": ((files.TEXT_ENCODER, files.MODEL), train_base, {"steps": 5000, "batch": 64, "learning_rate": 1.8e-3, "average": 0.998}),
-    "transparent": (
-        (files.TRANSPARENT,),
-        train_sharing(files.TRANSPARENT, (FOREGROUND,)),
-        {"steps": 2000, "batch": 32, "learning_rate": 1.5e-3, "average": 0.995},
+    "decoder": Stage(train_decoder, {"steps": 8000, "batch": 4, "learning_rate": 1.5e-3, "average": 0.998}, (files.DECODER,)),
+    "base": Stage(
+        train_base,
+        {"steps": 5000, "batch": 64, "learning_rate": 1.8e-3, "average": 0.998},
+        (files.TEXT_ENCODER, files.MODEL),
+        begins=True,
     ),
-    "joint": (
-        (files.JOINT,),
-        train_sharing(files.JOINT, (FOREGROUND, BACKGROUND, BLENDED)),
-        {"steps": 4000, "batch": 12, "learning_rate": 1.5e-3, "average": 0.995},
+    "captions": Stage(
+        train_captions,
+        {"steps": 1800, "batch": 64, "learning_rate": 1e-3, "average": 0.998, "seed": 1},
+        (files.TEXT_ENCODER, files.MODEL),
     ),
-    "fg2bg": (
-        (files.FOREGROUND_TO_BACKGROUND,),
-        train_sharing(files.FOREGROUND_TO_BACKGROUND, (BACKGROUND, BLENDED), given=FOREGROUND),
-        {"steps": 1400, "batch": 16, "learning_rate": 1.5e-3, "average": 0.995},
-    ),
-    "bg2fg": (
-        (files.BACKGROUND_TO_FOREGROUND,),
-        train_sharing(files.BACKGROUND_TO_FOREGROUND, (FOREGROUND, BLENDED), given=BACKGROUND),
-        {"steps": 1400, "batch": 16, "learning_rate": 1.5e-3, "average": 0.995},
-    ),
+    "transparent": _sharing(files.TRANSPARENT, (FOREGROUND,), 2000, 32),
+    "joint": _sharing(files.JOINT, (FOREGROUND, BACKGROUND, BLENDED), 4000, 12),
+    "fg2bg": _sharing(files.FOREGROUND_TO_BACKGROUND, (BACKGROUND, BLENDED), 1400, 16, given=FOREGROUND),
+    "bg2fg": _sharing(files.BACKGROUND_TO_FOREGROUND, (FOREGROUND, BLENDED), 1400, 16, given=BACKGROUND),
 }
 
 
@@ -246,13 +270,13 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     family = Family(args.out, args.runs)
     for name in args.only:
-        written, stage, settings = STAGES[name]
-        if all(family.path(file).is_file() for file in written):
-            logger.info("%s is complete: %s", name, ", ".join(str(family.path(file)) for file in written))
+        stage, paths = STAGES[name], STAGES[name].paths(family)
+        if all(path.is_file() for path in paths):
+            logger.info("%s is complete: %s", name, ", ".join(map(str, paths)))
             continue
-        run = Run(folder=args.runs / name, precision="bf16", cpu=args.cpu, **settings)
+        run = Run(folder=args.runs / name, precision="bf16", cpu=args.cpu, **stage.settings)
         torch.manual_seed(run.seed)
-        stage(family, run)
+        stage.train(family, run)
         shutil.rmtree(run.folder / "checkpoint", ignore_errors=True)
         (run.folder / "latents.safetensors").unlink(missing_ok=True)
 
