@@ -61,6 +61,7 @@ def share_attention(
     _check_control(net, control)
     paths = _attention_paths()
     _check_widths(net, model, paths)
+    net.fuse(comfy.ops.manual_cast, model.load_device)
 
     patched = model.clone()
     window = SigmaWindow(start, end)

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .linear import in_sequence, side_by_side
 from .low_rank import LowRank
 from .operations import Operations, filled
 
@@ -61,6 +62,7 @@ class SharingUnit(nn.Module):
         self.temporal_i, self.temporal_q, self.temporal_k, self.temporal_v, self.temporal_o = (
             ops.Linear(width, width, **factory) for _ in range(5)
         )
+        self.temporal_fused: nn.Linear | None = None
         self.control_convs: nn.ModuleList | None = None
         if f"{layer}control_convs.0.0.weight" in shapes:
             hidden, map_width = shapes[f"{layer}control_convs.0.0.weight"][:2]
@@ -81,13 +83,38 @@ class SharingUnit(nn.Module):
     def temporal(self, x: Tensor, heads: int, attention: Attention = plain_attention) -> Tensor:
         """Attention among the frames of the same place: [N F, T, C] -> what it adds, [N F, T, C]."""
         rows, tokens, width = x.shape
-        x = self.temporal_i(self.temporal_n(x))
+        x = self.temporal_n(x)
         if self.frames == 1:  # one frame attends to itself alone
-            return self.temporal_o(self.temporal_v(x))
+            return self.temporal_fused(x) if self.temporal_fused is not None else self.temporal_o(self.temporal_v(self.temporal_i(x)))
         x = x.unflatten(0, (-1, self.frames)).transpose(1, 2).reshape(-1, self.frames, width)  # (N F)TC -> (N T)FC
-        x = attention(self.temporal_q(x), self.temporal_k(x), self.temporal_v(x), heads)
-        x = self.temporal_o(x)
+        q, k, v = self._temporal_inputs(x)
+        x = self.temporal_o(attention(q, k, v, heads))
         return x.unflatten(0, (-1, tokens)).transpose(1, 2).reshape(rows, tokens, width)
+
+    def _temporal_inputs(self, x: Tensor) -> list[Tensor]:
+        """Query, key and value."""
+        if self.temporal_fused is not None:
+            return list(self.temporal_fused(x).chunk(3, dim=-1))
+        x = self.temporal_i(x)
+        return [self.temporal_q(x), self.temporal_k(x), self.temporal_v(x)]
+
+    def fuse(self, ops: Operations, device: torch.device) -> None:
+        """For inference: multiply, on `device`, the matrices that each step would apply one after the other, where that is less work.
+
+        The unit no longer has the keys of the file then.
+        """
+        for layers in (self.to_q_lora, self.to_k_lora, self.to_v_lora, self.to_out_lora):
+            for i, layer in enumerate(cast(list[LowRank], list(layers))):
+                layers[i] = layer.fused(ops, device)
+        if self.frames == 1:
+            whole = [in_sequence(ops, device, self.temporal_i, self.temporal_v, self.temporal_o)]
+            spent = ("i", "q", "k", "v", "o")
+        else:
+            whole = [in_sequence(ops, device, self.temporal_i, last) for last in (self.temporal_q, self.temporal_k, self.temporal_v)]
+            spent = ("i", "q", "k", "v")
+        self.temporal_fused = side_by_side(ops, whole)
+        for part in spent:
+            delattr(self, f"temporal_{part}")
 
 
 class ControlEncoder(nn.Module):
@@ -137,6 +164,11 @@ class AttentionSharing(nn.Module):
     @property
     def units(self) -> list[SharingUnit]:
         return cast(list[SharingUnit], list(self.hookers.layers))
+
+    def fuse(self, ops: Operations, device: torch.device) -> None:
+        """`SharingUnit.fuse` for all units."""
+        for unit in self.units:
+            unit.fuse(ops, device)
 
     @classmethod
     def from_shapes(cls, shapes: Shapes, ops: Operations = nn, **factory) -> AttentionSharing:

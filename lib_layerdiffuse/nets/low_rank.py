@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
+from .linear import in_sequence
 from .operations import Operations
 
 
@@ -17,3 +19,11 @@ class LowRank(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.up(self.down(x))
+
+    def fused(self, ops: Operations, device: torch.device) -> nn.Module:
+        """The whole matrix as one layer where applying it is less work than the two, else this one."""
+        rank, in_width = self.down.weight.shape
+        width = self.up.weight.shape[0]
+        if in_width * width < rank * (in_width + width):
+            return in_sequence(ops, device, self.down, self.up)
+        return self
