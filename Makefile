@@ -9,6 +9,8 @@ ARGS ?=
 WORKERS = -n 2 --dist loadfile
 
 HOST = $(PYTHON) dev/host.py
+# The pack's own code beside ComfyUI, on these; PYTHONS= for none.
+PYTHONS ?= 3.10 3.12 3.13
 # With the one that COMFYUI_DIR names there are no others.
 OLDER_HOSTS = $(if $(COMFYUI_DIR),,0.27.0 0.24.0 0.18.2)
 export MODEL PROMPT PORT
@@ -20,8 +22,9 @@ help:
 	@echo "make demo        transparent pictures from a real ComfyUI (MODEL=..., PROMPT=...)"
 	@echo "make serve       ComfyUI with this pack, to click in: http://127.0.0.1:$(PORT) (PORT=...)"
 	@echo "make test        all tests but the slow ones (TESTS=tests/unit, ARGS='-k name')"
-	@echo "make test-full   all tests, and the live ones on older ComfyUIs too"
+	@echo "make test-full   all tests, the live ones on older ComfyUIs, and some on other Pythons"
 	@echo "make test-on-0.24.0  the live tests on that ComfyUI (TESTS=tests/live/...)"
+	@echo "make test-on-python-3.12  the tests of what needs torch alone, on that Python"
 	@echo "make lint        ruff and the type checker"
 	@echo "make bench       time and memory"
 	@echo "make soak        many prompts on one server: is anything left of them? (ARGS=--help)"
@@ -56,7 +59,7 @@ help-pictures:
 test:
 	$(HOST) run -m pytest $(TESTS) -m "not full" $(WORKERS) $(ARGS)
 
-test-full: test-newest $(OLDER_HOSTS:%=test-on-%)
+test-full: test-newest $(OLDER_HOSTS:%=test-on-%) $(PYTHONS:%=test-on-python-%)
 
 test-newest:
 	$(HOST) run -m pytest $(TESTS) $(WORKERS) $(ARGS)
@@ -64,6 +67,10 @@ test-newest:
 test-on-%: TESTS = tests/live
 test-on-%:
 	$(HOST) --version $* run -m pytest $(TESTS) -m "not full" $(WORKERS) $(ARGS)
+
+test-on-python-%: TESTS = tests/unit tests/golden
+test-on-python-%:
+	$(HOST) run -m dev.pythons $* $(TESTS) $(WORKERS) $(ARGS)
 
 # Every node in some workflow, every text, every route that the pack relies on.
 test-oldest:

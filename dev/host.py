@@ -161,6 +161,8 @@ def _build(version: str, *extra: str) -> None:
 
     if read_stamp(venv / ".diaphane-venv") != python_and_platform() or (venv / ".diaphane-unfinished").exists() or not _venv_works(python):
         step(f"interpreter{label}", partial(_make_venv, venv))
+    if version != DEFAULT_VERSION:
+        _look_through(venv)
 
     if read_stamp(tree / ".diaphane-source") != source.sha256:
         if not archive.is_file() or sha256_of(archive) != source.sha256:
@@ -188,11 +190,14 @@ def _make_venv(venv: Path) -> None:
         shutil.rmtree(venv)
     # From inside a venv, sys.executable would tie the new one to it.
     tool([getattr(sys, "_base_executable", sys.executable), "-m", "venv", str(venv)])
-    base = _home(DEFAULT_VERSION) / "venv"
-    if venv != base:
-        # Another version's interpreter sees the default one's packages behind its own: 200 MB instead of 6 GB each.
-        (_site_packages(venv) / "diaphane-base.pth").write_text(f"{_site_packages(base)}\n")
     write_stamp(venv / ".diaphane-venv", python_and_platform())
+
+
+def _look_through(venv: Path) -> None:
+    """Another version's interpreter sees the default one's packages behind its own: 200 MB instead of 6 GB each."""
+    own, base = _site_packages(venv), _site_packages(_home(DEFAULT_VERSION) / "venv")
+    # Relative, and written every time: both may have been moved since.
+    (own / "diaphane-base.pth").write_text(f"{os.path.relpath(base, own)}\n")
 
 
 def _site_packages(venv: Path) -> Path:
