@@ -86,10 +86,10 @@ class SharingUnit(nn.Module):
         x = self.temporal_n(x)
         if self.frames == 1:  # one frame attends to itself alone
             return self.temporal_fused(x) if self.temporal_fused is not None else self.temporal_o(self.temporal_v(self.temporal_i(x)))
-        x = x.unflatten(0, (-1, self.frames)).transpose(1, 2).reshape(-1, self.frames, width)  # (N F)TC -> (N T)FC
-        q, k, v = self._temporal_inputs(x)
-        x = self.temporal_o(attention(q, k, v, heads))
-        return x.unflatten(0, (-1, tokens)).transpose(1, 2).reshape(rows, tokens, width)
+        # Linear layers take the batch as it lies: on rows of a few frames each they would be many small products.
+        q, k, v = (y.unflatten(0, (-1, self.frames)).transpose(1, 2).flatten(0, 1) for y in self._temporal_inputs(x))  # (N F)TC -> (N T)FC
+        x = attention(q, k, v, heads).unflatten(0, (-1, tokens)).transpose(1, 2).reshape(rows, tokens, width)
+        return self.temporal_o(x)
 
     def _temporal_inputs(self, x: Tensor) -> list[Tensor]:
         """Query, key and value."""
