@@ -33,8 +33,10 @@ def import_host(base: Path, *arguments: str) -> None:
 
 
 @contextmanager
-def sampling(patcher: Any, sigma: Tensor) -> Iterator[Callable[[Tensor, Tensor], Tensor]]:
+def sampling(patcher: Any, sigma: Tensor) -> Iterator[Callable[..., Tensor]]:
     """With a model loaded as for a sampling: `predict(latent, text)` is what it takes for the clean latent at `sigma`, one a row.
+
+    Further inputs of the model, such as SDXL's `y`, by name.
 
     No two models that share one base at a time: loading one takes out the patches of the other.
     """
@@ -43,8 +45,8 @@ def sampling(patcher: Any, sigma: Tensor) -> Iterator[Callable[[Tensor, Tensor],
     comfy.model_management.load_models_gpu([patcher, *patcher.get_nested_additional_models()])
     options: dict[str, Any] = {"cond_or_uncond": [0], "sigmas": sigma, **patcher.model_options["transformer_options"]}
 
-    def predict(latent: Tensor, text: Tensor) -> Tensor:
-        return patcher.model.apply_model(latent, sigma, c_crossattn=text, transformer_options=options)
+    def predict(latent: Tensor, text: Tensor, **more: Tensor) -> Tensor:
+        return patcher.model.apply_model(latent, sigma, c_crossattn=text, transformer_options=options, **more)
 
     patcher.pre_run()
     try:

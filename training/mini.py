@@ -112,7 +112,7 @@ def train_decoder(family: Family, run: Run) -> None:
     """The decoder alone, for longer: with the offset settled a step costs a third, and on whole pictures the norms see what they will."""
     encoder = OffsetEncoder.from_state_dict(scaled(load_weights(family.path(files.OFFSET_ENCODER)), OFFSET_SCALE)).requires_grad_(False)
     decoder = TransparentDecoder.from_state_dict(load_weights(family.begun.path(files.DECODER)))
-    settings = TransparencySettings(identity=0.0, adversarial=0.0, latent_noise=LATENT_NOISE, turned=True)
+    settings = TransparencySettings(identity=0.0, adversarial=0.0, latent_noise=LATENT_NOISE)
     train(run, TransparencyObjective(family.autoencoder(), encoder, decoder, _whole, settings))
     save_weights(decoder.state_dict(), family.path(files.DECODER))
 
@@ -254,9 +254,9 @@ STAGES = {
         (files.TEXT_ENCODER, files.MODEL),
     ),
     "transparent": _sharing(files.TRANSPARENT, (FOREGROUND,), 2000, 32),
-    "joint": _sharing(files.JOINT, (FOREGROUND, BACKGROUND, BLENDED), 4000, 12),
-    "fg2bg": _sharing(files.FOREGROUND_TO_BACKGROUND, (BACKGROUND, BLENDED), 1400, 16, given=FOREGROUND),
-    "bg2fg": _sharing(files.BACKGROUND_TO_FOREGROUND, (FOREGROUND, BLENDED), 1400, 16, given=BACKGROUND),
+    "joint": _sharing(files.JOINT, (FOREGROUND, BACKGROUND, BLENDED), 3600, 12),
+    "fg2bg": _sharing(files.FOREGROUND_TO_BACKGROUND, (BACKGROUND, BLENDED), 1200, 16, given=FOREGROUND),
+    "bg2fg": _sharing(files.BACKGROUND_TO_FOREGROUND, (FOREGROUND, BLENDED), 1200, 16, given=BACKGROUND),
 }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import platform
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -52,6 +53,29 @@ def _seconds(work: Work) -> float:
 def _wait() -> None:
     if torch.cuda.is_available():
         torch.cuda.synchronize()
+
+
+def own_memory(work: Work) -> int | None:
+    """Bytes at the peak beside what was there before, without the pages of mapped files, which the system may take back."""
+    if torch.cuda.is_available() or not STATUS.exists():
+        return _peak(work)
+    _return_free_memory()
+    before = highest = _status("RssAnon")
+    ended = threading.Event()
+
+    def watch() -> None:
+        nonlocal highest
+        while not ended.wait(0.02):
+            highest = max(highest, _status("RssAnon"))
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        work()
+    finally:
+        ended.set()
+        watcher.join()
+    return max(highest, _status("RssAnon")) - before
 
 
 def _peak(work: Work) -> int | None:

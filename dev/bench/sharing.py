@@ -9,10 +9,11 @@ from functools import partial
 
 import torch
 
-from dev.full_size import UNETS, released_shapes
+from dev.full_size import released_shapes
 from dev.in_process import sampling
 
 from .measure import Cost, Machine, cost
+from .models import random_model
 from .table import Row
 
 FRAMES = 3
@@ -23,21 +24,10 @@ GOAL = "1.15 times a plain step"
 
 def rows(machine: Machine) -> Iterator[Row]:
     """Needs the host in this process."""
-    from comfy.model_patcher import CoreModelPatcher
-    from comfy.supported_models import SD15
-
     from lib_layerdiffuse.host.attention_sharing import share_attention
 
     device, dtype = machine.device, machine.dtype
-    layout = UNETS["SD1.5"] | {"num_heads": 8, "num_head_channels": -1}
-    config = SD15(dict(layout))
-    config.unet_config.update(layout)
-    config.set_inference_dtype(dtype, None)
-    model = config.get_model({}, "", device=device)
-    with torch.no_grad():
-        for parameter in model.diffusion_model.parameters():
-            parameter.normal_(std=0.02)
-    plain = CoreModelPatcher(model, load_device=device, offload_device=device)
+    plain = random_model("SD1.5", machine, dtype)
     weights = {key: torch.randn(shape, dtype=dtype) * 0.02 for key, shape in released_shapes("sd15_attention_sharing_f3").items()}
     shared = share_attention(plain, weights)
     for side in SIDES:

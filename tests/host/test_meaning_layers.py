@@ -73,8 +73,8 @@ def test_joint_layers_fit_and_obey_their_own_prompts(drawn: Layers) -> None:
     assert (nearest == torch.arange(SETS)).float().mean() >= 0.25
 
 
-@pytest.mark.parametrize("given", ["foreground", "background"])
-def test_the_given_layer_is_kept(drawn: Layers, given: str) -> None:
+@pytest.mark.parametrize(("given", "least"), [("foreground", 22), ("background", 19)])
+def test_the_given_layer_is_kept(drawn: Layers, given: str, least: float) -> None:
     model, clip, vae = load_mini()
     names = tuple(name for name in JOINT if name != given)
     values = []
@@ -85,4 +85,4 @@ def test_the_given_layer_is_kept(drawn: Layers, given: str) -> None:
         found = paint(make_joint_from_layer(model, rgba, given), clip, vae, names, one, seed=i)
         expected = over(found["background"][..., :3], rgba) if given == "foreground" else over(rgba[..., :3], found["foreground"])
         values.append(likeness(found["blended"], expected))
-    assert sorted(values)[4] >= 22
+    assert sorted(values)[4] >= least

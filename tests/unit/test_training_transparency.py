@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from lib_layerdiffuse.nets.transparency import ORIENTATIONS, turn, turn_back
 from training.data.sprites import draw_any, paint
 from training.mini import OFFSET_WIDTHS
-from training.stages.transparency import TransparencySettings, bleed, each, new_encoder, raw_offset
+from training.stages.transparency import TransparencySettings, bleed, new_encoder, raw_offset
 
 RELEASED_WIDTHS = (4, 32, 32, 64, 64, 128, 128, 256, 256, 4)
 
@@ -27,11 +26,3 @@ def test_the_first_offset_depends_on_the_picture() -> None:
 def test_the_identity_loss_waits_for_the_decoder() -> None:
     settings = TransparencySettings(identity_rises=(0.1, 0.3))
     assert [round(settings.quietness(progress), 6) for progress in (0.0, 0.1, 0.2, 0.3, 1.0)] == [0.0, 0.0, 0.5, 1.0, 1.0]
-
-
-def test_each_picture_has_an_orientation_of_its_own() -> None:
-    pictures, orientations = torch.rand(len(ORIENTATIONS), 3, 8, 8), list(reversed(range(len(ORIENTATIONS))))
-    turned = each(turn, pictures, orientations)
-    for i, orientation in enumerate(orientations):
-        assert torch.equal(turned[i : i + 1], turn(pictures[i : i + 1], *ORIENTATIONS[orientation]))
-    assert torch.equal(each(turn_back, turned, orientations), pictures)

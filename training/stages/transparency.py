@@ -6,7 +6,7 @@ before; a decoder reads alpha and colour back out of the decoded picture and the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol, cast
 
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from lib_layerdiffuse.nets.offset_encoder import OFFSET_SCALE, OffsetEncoder
-from lib_layerdiffuse.nets.transparency import ORIENTATIONS, alpha_first, turn, turn_back
+from lib_layerdiffuse.nets.transparency import alpha_first
 from lib_layerdiffuse.nets.transparent_decoder import DecoderLayout, TransparentDecoder
 from lib_layerdiffuse.pixels import straight
 from lib_layerdiffuse.pixels.bleed import bleed_rgb
@@ -52,7 +52,6 @@ class TransparencySettings:
     adversarial_from: float = 0.5  # progress at which the discriminator joins; it learns before
     offset_dropout: float = 0.3  # share of the offset that is missing, in cells or whole pictures
     latent_noise: float = 0.0  # as a share of the latent's deviation: generated latents are never quite clean
-    turned: bool = False  # whether the decoder sees its (square) pictures in all the orientations of a decode with several passes
 
     def quietness(self, progress: float) -> float:
         """From 0 while the offset may be loud to 1."""
@@ -108,7 +107,7 @@ class TransparencyObjective(Objective):
 
         picture = self.autoencoder.decode(latent).float() / 2 + 0.5
         identity = picture_loss(picture, on_grey(rgba))
-        estimate = self._decode(picture.clamp(0, 1), latent, draws).float()
+        estimate = self.decoder(picture.clamp(0, 1), latent).float()
         found, colour = (estimate[:, :1], estimate[:, 1:]) if self.alpha_first else (estimate[:, 3:], estimate[:, :3])
         reconstruction = picture_loss(found, alpha) + picture_loss(colour, bled, weight=alpha + FAINT)
 
@@ -129,12 +128,6 @@ class TransparencyObjective(Objective):
                     parameter.requires_grad_(True)
                 total = total + settings.adversarial * losses["adversarial"]
         return losses | {"total": total}
-
-    def _decode(self, picture: Tensor, latent: Tensor, draws: Draws) -> Tensor:
-        if not self.settings.turned:
-            return self.decoder(picture, latent)
-        chosen = (draws.uniform(draws.batch) * len(ORIENTATIONS)).long()[draws.rows].tolist()
-        return each(turn_back, self.decoder(each(turn, picture, chosen), each(turn, latent, chosen)), chosen)
 
     def _judge(self) -> dict[str, Tensor]:
         assert self.discriminator is not None and self._last is not None
@@ -186,12 +179,6 @@ def on_grey(rgba: Tensor) -> Tensor:
 def bleed(rgba: Tensor) -> Tensor:
     """[B, 4, H, W] -> [B, 3, H, W], colour carried under the transparent parts."""
     return bleed_rgb(rgba.movedim(1, -1)).movedim(-1, 1)
-
-
-def each(turning: Callable[[Tensor, bool, int], Tensor], pictures: Tensor, orientations: list[int]) -> Tensor:
-    """Squares [B, C, H, H], each brought into an orientation of its own or back from it."""
-    turned = (turning(picture, *ORIENTATIONS[i]) for picture, i in zip(pictures.split(1), orientations, strict=True))
-    return torch.cat(list(turned))
 
 
 def kept(offset: Tensor, dropout: float, draws: Draws) -> Tensor:
