@@ -61,12 +61,12 @@ def share_attention(
     _check_control(net, control)
     paths = _attention_paths()
     _check_widths(net, model, paths)
-    net.fuse(comfy.ops.manual_cast, model.load_device)
 
     patched = model.clone()
     window = SigmaWindow(start, end)
     if weight == 0.0 or window.is_empty:
         return patched
+    net.fuse(comfy.ops.manual_cast, model.load_device)
     key = f"diaphane.{uuid.uuid4().hex}"
     picture = ControlPicture(control, fit, net.kwargs_encoder, key) if control is not None and net.kwargs_encoder is not None else None
     units = dict(zip(paths, net.units, strict=True))
