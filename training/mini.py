@@ -209,10 +209,12 @@ class Stage:
     train: Callable[[Family, Run], None]
     settings: dict[str, Any]  # of its run
     files: tuple[str, ...]  # what it writes
-    begins: bool = False  # another stage goes on with its files
+    begins: bool = False  # another stage goes on with its files, under the same names
 
-    def paths(self, family: Family) -> list[Path]:
-        return [(family.begun if self.begins else family).path(name) for name in self.files]
+    def is_complete(self, family: Family) -> bool:
+        """Whether its files are there, or those of the stage that goes on with them."""
+        places = (family, family.begun) if self.begins else (family,)
+        return any(all(place.path(name).is_file() for name in self.files) for place in places)
 
 
 def _sharing(name: str, frames: tuple[str, ...], steps: int, batch: int, given: str | None = None) -> Stage:
@@ -270,9 +272,9 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     family = Family(args.out, args.runs)
     for name in args.only:
-        stage, paths = STAGES[name], STAGES[name].paths(family)
-        if all(path.is_file() for path in paths):
-            logger.info("%s is complete: %s", name, ", ".join(map(str, paths)))
+        stage = STAGES[name]
+        if stage.is_complete(family):
+            logger.info("%s is complete: %s", name, ", ".join(stage.files))
             continue
         run = Run(folder=args.runs / name, precision="bf16", cpu=args.cpu, **stage.settings)
         torch.manual_seed(run.seed)
