@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from ..errors import DiaphaneError
 from ..nets.low_rank import LowRank
+from ..nets.operations import holding
 from .forward_hooks import ForwardHook, ForwardHooks
 from .window import SigmaWindow
 
@@ -115,9 +116,9 @@ def _changed_layer(module: Any, path: str, weight: Tensor | None, bias: Tensor |
         change["bias"] = bias
     ops = comfy.ops.manual_cast
     if isinstance(module, nn.Linear):
-        return _filled(ops.Linear, change, module.in_features, module.out_features, bias="bias" in change)
+        return holding(ops.Linear, change, module.in_features, module.out_features, bias="bias" in change)
     if isinstance(module, nn.Conv2d):
-        return _filled(
+        return holding(
             ops.Conv2d,
             change,
             change["weight"].shape[1] * module.groups,
@@ -131,14 +132,7 @@ def _changed_layer(module: Any, path: str, weight: Tensor | None, bias: Tensor |
         )
     change.setdefault("bias", torch.zeros_like(change["weight"]))
     if isinstance(module, nn.GroupNorm):
-        return _filled(ops.GroupNorm, change, module.num_groups, module.num_channels, eps=module.eps)
+        return holding(ops.GroupNorm, change, module.num_groups, module.num_channels, eps=module.eps)
     if isinstance(module, nn.LayerNorm):
-        return _filled(ops.LayerNorm, change, module.normalized_shape, eps=module.eps)
+        return holding(ops.LayerNorm, change, module.normalized_shape, eps=module.eps)
     raise DiaphaneError(f"The patch of {path} ({type(module).__name__}) works only with start 0 and end 1.")
-
-
-def _filled(layer_class: Any, tensors: dict[str, Tensor], *args: Any, **kwargs: Any) -> nn.Module:
-    """A layer that holds the given tensors themselves: files stay memory-mapped until the host moves the layer."""
-    layer = layer_class(*args, device="meta", dtype=tensors["weight"].dtype, **kwargs)
-    layer.load_state_dict(tensors, assign=True)
-    return layer

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from .operations import Operations
+from .operations import Operations, holding
 
 
 @torch.no_grad()
@@ -36,6 +36,5 @@ def side_by_side(ops: Operations, layers: list[nn.Linear]) -> nn.Linear:
 
 def _filled(ops: Operations, weight: Tensor, bias: Tensor | None) -> nn.Linear:
     width, in_width = weight.shape
-    layer = ops.Linear(in_width, width, bias=bias is not None, device="meta", dtype=weight.dtype)
-    layer.load_state_dict({"weight": weight} | ({} if bias is None else {"bias": bias}), assign=True)
-    return layer.requires_grad_(False)
+    tensors = {"weight": weight} | ({} if bias is None else {"bias": bias})
+    return holding(ops.Linear, tensors, in_width, width, bias=bias is not None).requires_grad_(False)

@@ -35,3 +35,10 @@ def filled(network_class: NetworkClass[Network], sd: Mapping[str, Tensor], ops: 
     network = network_class.from_shapes(shapes_of(sd), ops, **{"dtype": first.dtype, "device": first.device} | factory)
     network.load_state_dict(sd)
     return network.eval()
+
+
+def holding(layer_class: Any, tensors: Mapping[str, Tensor], *args: Any, **kwargs: Any) -> Any:
+    """A layer that holds the given tensors themselves: files stay memory-mapped until a host moves the layer."""
+    layer = layer_class(*args, device="meta", dtype=tensors["weight"].dtype, **kwargs)
+    layer.load_state_dict(tensors, assign=True)
+    return layer
