@@ -1,7 +1,7 @@
 """Time and memory of what this pack does, on full-size networks with random weights: `make bench`. Prints a table; judges nothing.
 
 make bench                              everything
-make bench ARGS="decode pixels"         some of it: decode, sharing, patching, pixels, startup, growth
+make bench ARGS="decode pixels"         some of it: decode, large, sharing, patching, pixels, startup, growth
 make bench ARGS="decode --dtype bfloat16"
 
 textbook: the same work done in the plain way, in the same run. floor: the operations over what this machine reaches in a matrix product,
@@ -20,11 +20,19 @@ import torch
 
 from dev.in_process import import_host
 
-from . import decode, growth, patching, pixels, sharing, startup
+from . import decode, growth, large, patching, pixels, sharing, startup
 from .measure import Machine
 from .table import markdown
 
-PARTS = {"decode": decode, "sharing": sharing, "patching": patching, "pixels": pixels, "startup": startup, "growth": growth}
+PARTS = {
+    "decode": decode,
+    "large": large,
+    "sharing": sharing,
+    "patching": patching,
+    "pixels": pixels,
+    "startup": startup,
+    "growth": growth,
+}
 
 
 @torch.inference_mode()
@@ -39,7 +47,7 @@ def main() -> int:
     machine = Machine.of(device, dtype)
     print(f"{date.today()}, {machine}\n", flush=True)
     with tempfile.TemporaryDirectory() as base:
-        if {"sharing", "patching"} & set(parts):
+        if {"large", "sharing", "patching"} & set(parts):
             import_host(Path(base), *(["--cpu"] if device.type == "cpu" else []))
         rows = []
         for part in parts:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 REPEATS = 3
 STATUS = Path("/proc/self/status")
@@ -40,6 +41,18 @@ def costs(first: Work, second: Work, repeats: int = REPEATS) -> tuple[Cost, Cost
     return Cost(min(time for time, _ in times), peaks[0]), Cost(min(time for _, time in times), peaks[1])
 
 
+def cost_of_one(work: Work) -> Cost:
+    """Of work that takes minutes: the first run is the only one."""
+    seconds = 0.0
+
+    def timed() -> None:
+        nonlocal seconds
+        seconds = _seconds(work)
+
+    peak = _peak(timed)
+    return Cost(seconds, peak)
+
+
 def _seconds(work: Work) -> float:
     # What else the machine does counts for nothing when one thread of this process does all the work.
     clock = time.process_time if torch.get_num_threads() == 1 and not torch.cuda.is_available() else time.perf_counter
@@ -53,6 +66,13 @@ def _seconds(work: Work) -> float:
 def _wait() -> None:
     if torch.cuda.is_available():
         torch.cuda.synchronize()
+
+
+def operations(work: Work) -> int:
+    """Floating-point operations of its matrix products and convolutions."""
+    with FlopCounterMode(display=False) as counter:
+        work()
+    return counter.get_total_flops()
 
 
 def own_memory(work: Work) -> int | None:

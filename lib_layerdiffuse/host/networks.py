@@ -31,14 +31,16 @@ class ManagedNetwork(Generic[Network]):
     def to_device(self, x: Tensor) -> Tensor:
         return x.to(device=self.device, dtype=self.dtype)
 
-    def each_batch(self, count: int, bytes_each: int, run: Callable[[int, int], None]) -> bool:
+    def each_batch(self, count: int, bytes_each: int, run: Callable[[int, int], None], *, last_resort: bool) -> bool:
         """Load the network and call `run(first, last)` for pieces of [0, count) that fit into free memory.
 
         bytes_each: working memory for one item. A piece that runs out of memory is halved; False means that not even a single item
-        fits, and that what has run so far is to be thrown away.
+        fits, and that what has run so far is to be thrown away. last_resort: there is nothing else to try if it does not fit.
         """
         memory.load_models_gpu([self.patcher], memory_required=bytes_each)
         free: Any = memory.get_free_memory(self.device)
+        if free < bytes_each and self.device.type == "cpu" and not last_resort:
+            return False  # where a graphics card raises an error, the system swaps, and then ends ComfyUI
         size = max(1, min(count, int(free) // bytes_each))
         first = 0
         while first < count:

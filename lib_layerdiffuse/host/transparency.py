@@ -75,7 +75,7 @@ def decode_rgba(
         values = min(DECODER_VALUES * values, DECODER_VALUES_BESIDE_STRIPS * values + STRIPS * LARGE_STRIP_VALUES)
         return values * memory.dtype_size(decoder.dtype) + pixels * (passes // 2 + 2) * 4 * 4
 
-    def attempt(side: int) -> bool:
+    def attempt(side: int, last_resort: bool) -> bool:
         """Decode all pictures, in tiles of `side` pixels or (0) whole."""
         progress = comfy.utils.ProgressBar(count * passes * (_count_tiles(height, width, side) if side else 1))
 
@@ -84,7 +84,7 @@ def decode_rgba(
             estimate = _tiled_estimate(*args, tile=side) if side else _padded_estimate(*args)
             result[first:last] = estimate[:, order].movedim(1, -1)  # BCHW -> BHWC
 
-        return decoder.each_batch(count, bytes_for(side * side or height * width), run)
+        return decoder.each_batch(count, bytes_for(side * side or height * width), run, last_resort=last_resort)
 
     _whole_or_tiled(attempt, height, width, tile, "decode")
     return result
@@ -106,7 +106,7 @@ def encode_rgba(
     offset = torch.empty_like(mean)
     bytes_per_pixel = ENCODER_VALUES * encoder.network.width * memory.dtype_size(encoder.dtype)
 
-    def attempt(side: int) -> bool:
+    def attempt(side: int, last_resort: bool) -> bool:
         """Encode all pictures, in tiles of `side` pixels or (0) whole."""
 
         def network(image: Tensor) -> Tensor:
@@ -118,7 +118,7 @@ def encode_rgba(
             image = torch.cat(parts if alpha_first(channels) else parts[::-1], dim=-1).movedim(-1, 1)  # BHWC -> BCHW
             offset[first:last] = _tiled(network, image, side, 1 / LATENT_SCALE, channels) if side else network(image)
 
-        return encoder.each_batch(count, (side * side or height * width) * bytes_per_pixel, run)
+        return encoder.each_batch(count, (side * side or height * width) * bytes_per_pixel, run, last_resort=last_resort)
 
     _whole_or_tiled(attempt, height, width, tile, "encode")
     return mean + std * offset_scale * offset
@@ -200,12 +200,15 @@ def _tiled(run: Callable[[Tensor], Tensor], x: Tensor, tile: int, scale: float, 
     )
 
 
-def _whole_or_tiled(attempt: Callable[[int], bool], height: int, width: int, tile: int, verb: str) -> None:
-    """Call `attempt(side of the tiles, 0 = whole)` until it succeeds: as the artist wishes, or (tile 0) in ever smaller tiles."""
+def _whole_or_tiled(attempt: Callable[[int, bool], bool], height: int, width: int, tile: int, verb: str) -> None:
+    """Call `attempt(side of the tiles, whether it is the last one)` until it succeeds: 0 = whole.
+
+    As the artist wishes, or (tile 0) in ever smaller tiles.
+    """
     longest = max(height, width)
     sides = (tile,) if 0 < tile < longest else (0, *(side for side in FALLBACK_TILES if side < longest))
     for side in sides:
-        if attempt(side):
+        if attempt(side, side == sides[-1]):
             return
         logger.warning("Not enough memory to %s %dx%d %s.", verb, width, height, f"in tiles of {side}" if side else "as a whole")
     raise DiaphaneError(

@@ -171,6 +171,18 @@ def test_out_of_memory_falls_back_to_tiles(caplog: pytest.LogCaptureFixture) -> 
     assert "in tiles of 512" in caplog.text
 
 
+def test_a_processor_does_not_try_what_cannot_fit(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    network = Pointwise()
+    pixels = picture(600, 520, channels=3)
+    latent = latent_for(pixels)
+    monkeypatch.setattr(memory, "get_free_memory", lambda *args: 1.0)
+    with caplog.at_level(logging.WARNING, "diaphane"):
+        rgba = decode_rgba(managed(network), pixels, latent, passes=1)
+    assert torch.allclose(rgba, exact(pixels, latent), atol=1e-6)
+    assert {max(shape[2:]) for shape in network.batches} == {256}, "the smallest tiles are tried whatever is expected of them"
+    assert "as a whole" in caplog.text
+
+
 def test_out_of_memory_for_good_is_one_sentence() -> None:
     pixels = picture(600, 520, channels=3)
     with pytest.raises(DiaphaneError, match=r"Not enough memory to decode a picture of 520x600 in tiles of 256 pixels"):
