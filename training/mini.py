@@ -258,7 +258,7 @@ STAGES = {
     "transparent": _sharing(files.TRANSPARENT, (FOREGROUND,), 2000, 32),
     "joint": _sharing(files.JOINT, (FOREGROUND, BACKGROUND, BLENDED), 3600, 12),
     "fg2bg": _sharing(files.FOREGROUND_TO_BACKGROUND, (BACKGROUND, BLENDED), 1200, 16, given=FOREGROUND),
-    "bg2fg": _sharing(files.BACKGROUND_TO_FOREGROUND, (FOREGROUND, BLENDED), 1200, 16, given=BACKGROUND),
+    "bg2fg": _sharing(files.BACKGROUND_TO_FOREGROUND, (FOREGROUND, BLENDED), 3000, 16, given=BACKGROUND),
 }
 
 
