@@ -112,7 +112,7 @@ def train_decoder(family: Family, run: Run) -> None:
     """The decoder alone, for longer: with the offset settled a step costs a third, and on whole pictures the norms see what they will."""
     encoder = OffsetEncoder.from_state_dict(scaled(load_weights(family.path(files.OFFSET_ENCODER)), OFFSET_SCALE)).requires_grad_(False)
     decoder = TransparentDecoder.from_state_dict(load_weights(family.begun.path(files.DECODER)))
-    settings = TransparencySettings(identity=0.0, adversarial=0.0, latent_noise=LATENT_NOISE)
+    settings = TransparencySettings(alpha=2.0, identity=0.0, adversarial=0.0, latent_noise=LATENT_NOISE)
     train(run, TransparencyObjective(family.autoencoder(), encoder, decoder, _whole, settings))
     save_weights(decoder.state_dict(), family.path(files.DECODER))
 
@@ -243,7 +243,7 @@ STAGES = {
     "transparency": Stage(
         train_transparency, {"steps": 5000, "batch": 8, "learning_rate": 1.5e-3, "average": 0.998}, (files.OFFSET_ENCODER,)
     ),
-    "decoder": Stage(train_decoder, {"steps": 8000, "batch": 4, "learning_rate": 1.5e-3, "average": 0.998}, (files.DECODER,)),
+    "decoder": Stage(train_decoder, {"steps": 14000, "batch": 4, "learning_rate": 1.5e-3, "average": 0.998}, (files.DECODER,)),
     "base": Stage(
         train_base,
         {"steps": 5000, "batch": 64, "learning_rate": 1.8e-3, "average": 0.998},

@@ -45,6 +45,7 @@ class TransparencySettings:
     """
 
     reconstruction: float = 1.0
+    alpha: float = 1.0  # of alpha beside colour in the reconstruction loss
     identity: float = 1.0
     identity_rises: tuple[float, float] = (0.05, 0.11)  # progress from which to which its weight grows to the full one
     size: float = 0.0  # of the offset's mean square over the latent's variance: what is as loud as the latent is hard to generate
@@ -109,7 +110,7 @@ class TransparencyObjective(Objective):
         identity = picture_loss(picture, on_grey(rgba))
         estimate = self.decoder(picture.clamp(0, 1), latent).float()
         found, colour = (estimate[:, :1], estimate[:, 1:]) if self.alpha_first else (estimate[:, 3:], estimate[:, :3])
-        reconstruction = picture_loss(found, alpha) + picture_loss(colour, bled, weight=alpha + FAINT)
+        reconstruction = settings.alpha * picture_loss(found, alpha) + picture_loss(colour, bled, weight=alpha + FAINT)
 
         weight = settings.identity * max(LOUD, settings.quietness(draws.progress))
         size = offset.square().mean() / mean.var()
