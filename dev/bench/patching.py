@@ -24,6 +24,7 @@ from .table import Row
 SIDE = 256
 OPEN, OFF = 1.0, 5.0  # sigma inside and outside of the range
 RANGE = (0.5, 1.0)
+TURNS = 3
 BYTES = 2  # of a number: checkpoints and delta files are fp16
 
 
@@ -59,7 +60,10 @@ def rows(machine: Machine) -> Iterator[Row]:
         yield Row("queue the same again", cost(partial(load_models_gpu, patched)), goal="patches nothing")
 
         ranged = apply_deltas(plain, weights, start=RANGE[0], end=RANGE[1])
-        off, on, without = (step(machine, patcher, sigma) for patcher, sigma in ((ranged, OFF), (ranged, OPEN), (plain, OFF)))
+        kinds = ((ranged, OFF), (ranged, OPEN), (plain, OFF))
+        # In turns: a machine that slows down slows all of them. Loading one of these models takes out the patches of the other.
+        found = [[step(machine, patcher, sigma) for patcher, sigma in kinds] for _ in range(TURNS)]
+        off, on, without = (min(costs, key=lambda cost: cost.seconds) for costs in zip(*found, strict=True))
         yield Row(f"SDXL step, {SIDE}x{SIDE}, outside of the range", off, without, goal="1.05 times a plain step")
         yield Row(f"SDXL step, {SIDE}x{SIDE}, inside of the range", on, without)
 
@@ -76,4 +80,4 @@ def step(machine: Machine, patcher: Any, sigma: float) -> Cost:
     text = torch.randn(1, 77, 2048, device=device, dtype=machine.dtype)
     pooled = torch.randn(1, 2816, device=device, dtype=machine.dtype)
     with sampling(patcher, torch.full((1,), sigma, device=device)) as predict:
-        return cost(partial(predict, latent, text, y=pooled), repeats=2)
+        return cost(partial(predict, latent, text, y=pooled), repeats=1)
