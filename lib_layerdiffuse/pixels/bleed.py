@@ -32,10 +32,9 @@ def bleed_rgb(rgba: Tensor) -> Tensor:
         levels.append(_resize(levels[-1], height, width, _covered))
 
     total = levels[-1].sum(dim=(0, 2), keepdim=True)
-    filled = (total / total[..., 3:].clamp(min=EPSILON)).expand_as(levels[-1])
+    filled = total / total[..., 3:].clamp(min=EPSILON)
     for level in reversed(levels):
-        if level is not levels[-1]:
-            filled = _resize(filled, level.shape[2], level.shape[0], _between)
+        filled = _resize(filled, level.shape[2], level.shape[0], _between)
         filled = (filled * (1.0 - level[..., 3:])).add_(level)
     return filled[..., :3].transpose(0, 1)
 
