@@ -17,7 +17,7 @@ from torch import Tensor
 from dev.full_size import released_shapes
 from dev.in_process import sampling
 
-from .measure import Cost, Machine, cost, own_memory
+from .measure import Cost, Machine, cost, cost_of_one, own_memory
 from .models import random_model
 from .table import Row
 
@@ -25,7 +25,6 @@ SIDE = 256
 OPEN, OFF = 1.0, 5.0  # sigma inside and outside of the range
 RANGE = (0.5, 1.0)
 TURNS = 3
-BYTES = 2  # of a number: checkpoints and delta files are fp16
 
 
 def rows(machine: Machine) -> Iterator[Row]:
@@ -45,7 +44,7 @@ def rows(machine: Machine) -> Iterator[Row]:
 
         weights = read_state_dict(path)
         load_models_gpu([plain])
-        strengths = iter((1.0, 0.9, 0.8))
+        strengths = iter((1.0, 0.9))
         patched: list[Any] = []
 
         def patch() -> None:
@@ -54,8 +53,8 @@ def rows(machine: Machine) -> Iterator[Row]:
 
         memory = own_memory(patch)
         # Deltas and weights are read; weights, and what they were, written.
-        floor = 2 * size / machine.copies + 2 * size / machine.copies
-        again = Cost(cost(patch, repeats=1).seconds, memory)
+        floor = 4 * size / machine.copies
+        again = Cost(cost_of_one(patch).seconds, memory)
         yield Row(f"patch SDXL with {name}, another weight than before", again, floor=floor, goal="own memory: 1.1 times the file")
         yield Row("queue the same again", cost(partial(load_models_gpu, patched)), goal="patches nothing")
 
@@ -63,7 +62,7 @@ def rows(machine: Machine) -> Iterator[Row]:
         kinds = ((ranged, OFF), (ranged, OPEN), (plain, OFF))
         # In turns: a machine that slows down slows all of them. Loading one of these models takes out the patches of the other.
         found = [[step(machine, patcher, sigma) for patcher, sigma in kinds] for _ in range(TURNS)]
-        off, on, without = (min(costs, key=lambda cost: cost.seconds) for costs in zip(*found, strict=True))
+        off, on, without = (min(turns, key=lambda turn: turn.seconds) for turns in zip(*found, strict=True))
         yield Row(f"SDXL step, {SIDE}x{SIDE}, outside of the range", off, without, goal="1.05 times a plain step")
         yield Row(f"SDXL step, {SIDE}x{SIDE}, inside of the range", on, without)
 
