@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lib_layerdiffuse.pixels.bleed import bleed_rgb
-from lib_layerdiffuse.pixels.composite import Layer, Layers, over
+from lib_layerdiffuse.pixels.composite import Layer, Layers
 
 from .measure import Machine, cost, costs
 from .table import Row
@@ -35,8 +35,11 @@ def stack(machine: Machine, side: int, count: int) -> Layers:
 
 
 def composite_plainly(layers: Layers) -> Tensor:
-    """Whole pictures over one another, as the formula reads."""
+    """Whole pictures over one another, as the formula reads (Compositing and Blending Level 1, section 5.1)."""
     canvas = torch.zeros_like(layers.layers[0].image)
     for layer in layers.layers:
-        canvas = over(canvas, layer.image, layer.mode, layer.opacity)
+        alpha, alpha_below = layer.image[..., 3:] * layer.opacity, canvas[..., 3:]
+        alpha_out = alpha + alpha_below * (1.0 - alpha)
+        colour = alpha * layer.image[..., :3] + (1.0 - alpha) * alpha_below * canvas[..., :3]
+        canvas = torch.cat((colour / alpha_out, alpha_out), dim=-1)
     return canvas

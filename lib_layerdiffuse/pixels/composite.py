@@ -11,7 +11,8 @@ from torch import Tensor
 from ..errors import DiaphaneError
 from .blend import BLENDS, NORMAL
 
-STRIP_PIXELS = 1 << 15  # of what is composited at a time, so that it stays in a processor's cache
+STRIP_PIXELS = 1 << 16  # of what is composited at a time, so that it stays in a processor's cache
+TINY = torch.finfo(torch.float32).tiny
 
 
 @dataclass(frozen=True)
@@ -50,18 +51,29 @@ def over(behind: Tensor, source: Tensor, mode: str = NORMAL, opacity: float = 1.
     Where the source is fully transparent, the result is `behind`, bit for bit. Batches of one are repeated. Alpha outside [0, 1], as
     filters that sharpen leave it, counts as 0 or 1.
     """
-    alpha = (source[..., 3:4].clamp(0.0, 1.0) if source.shape[-1] == 4 else torch.ones_like(source[..., :1])) * opacity
-    below, above = behind[..., :3], source[..., :3]
-    mixed = above if mode == NORMAL else BLENDS[mode](below.clamp(0.0, 1.0), above.clamp(0.0, 1.0))
+    count = common_batch((behind, source))
+    result = _planes(behind.expand(count, -1, -1, -1))
+    _put_over(result, source, mode, opacity)
+    return result
+
+
+def _put_over(canvas: Tensor, source: Tensor, mode: str, opacity: float) -> None:
+    """`over`, in place."""
+    alpha = (source[..., 3:].clamp(0.0, 1.0) if source.shape[-1] == 4 else torch.ones_like(source[..., :1])) * opacity
     shows = alpha > 0.0
-    if behind.shape[-1] == 3:
-        return torch.where(shows, below + (mixed - below) * alpha, below)
-    alpha_below = behind[..., 3:4].clamp(0.0, 1.0)
-    alpha_out = alpha + alpha_below * (1.0 - alpha)
-    colour = alpha * ((1.0 - alpha_below) * above + alpha_below * mixed) + (1.0 - alpha) * alpha_below * below
-    colour = torch.where(shows, colour / torch.where(alpha_out > 0.0, alpha_out, 1.0), below)
-    alpha = torch.where(shows, alpha_out, behind[..., 3:4])
-    return torch.cat((colour.movedim(-1, 1), alpha.movedim(-1, 1)), dim=1).movedim(1, -1)
+    below, alpha_below = canvas[..., :3], canvas[..., 3:]
+    above = torch.where(shows, source[..., :3], below)
+    # How far the canvas' colour goes towards the source's: it is its share of all the colour there is.
+    cover, backed = alpha, alpha.new_ones(())
+    if canvas.shape[-1] == 4:
+        backed = alpha_below.clamp(0.0, 1.0)
+        alpha_out = torch.addcmul(alpha, backed, 1.0 - alpha)
+        cover = alpha / alpha_out.clamp(min=TINY)
+        alpha_below.copy_(torch.where(shows, alpha_out, alpha_below))
+    if mode != NORMAL:
+        blended = BLENDS[mode](below.clamp(0.0, 1.0), above.clamp(0.0, 1.0))
+        above = torch.lerp(above, blended, backed)
+    below.lerp_(above, cover)
 
 
 def composite(layers: Sequence[Layer], height: int, width: int, top: int = 0, rows: int | None = None) -> Tensor:
@@ -108,7 +120,7 @@ def paint(canvas: Tensor, layer: Layer, top: int = 0) -> None:
         return
     source = _planes(layer.image[:, first_row:last_row, first_column:last_column].to(canvas))
     part = canvas[:, first_row + y : last_row + y, first_column + x : last_column + x]
-    part.copy_(over(part, source, layer.mode, layer.opacity))
+    _put_over(part, source, layer.mode, layer.opacity)
 
 
 def inside(offset: int, length: int, canvas: int) -> tuple[int, int]:
