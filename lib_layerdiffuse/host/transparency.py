@@ -34,7 +34,8 @@ PASS_CHOICES: list[int] = list(PASSES[::-1])  # best first
 FALLBACK_TILES = (1024, 512, 256)
 
 # Working memory of one pass, in values per pixel of the picture and channel of the first feature map. Measured on full-size networks:
-# 11 to 15 for the decoder on small pictures; 5 to 6 beside the strips it works on, on large ones; 3 for the encoder.
+# 8 for the decoder on small pictures, 4 and five strips on large ones, up to twice that with what a processor's C library keeps for later;
+# 3 for the encoder.
 DECODER_VALUES, DECODER_VALUES_BESIDE_STRIPS, STRIPS = 16, 8, 6
 ENCODER_VALUES = 4
 

@@ -7,7 +7,7 @@ of the released files (FACTS section 3); every width, the number of blocks and t
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -159,9 +159,10 @@ class UpBlock(nn.Module):
         self.attentions = nn.ModuleList([SelfAttention(width, ops, **factory) for _ in skip_widths]) if attention else None
         self.upsamplers = nn.ModuleList([Upsampler(width, ops, **factory)]) if up else None
 
-    def forward(self, x: Tensor, skips: list[Tensor]) -> Tensor:
+    def forward(self, x: Tensor, skip: Callable[[], Tensor]) -> Tensor:
+        """skip: gives the maps of the way down, the last one first."""
         for i, resnet in enumerate(self.resnets):
-            x = resnet(x, skips.pop())
+            x = resnet(x, skip())
             if self.attentions is not None:
                 x = self.attentions[i](x)
         return x if self.upsamplers is None else self.upsamplers[0](x)
@@ -214,14 +215,19 @@ class TransparentDecoder(nn.Module):
         if not torch.is_grad_enabled() and pixel.device.type in CHANNELS_LAST:
             pixel, latent = (x.contiguous(memory_format=torch.channels_last) for x in (pixel, latent))
         x = self.conv_in(pixel)
-        skips = [x]
+        # The first map is among the largest, is wanted last, and is cheap to make again.
+        skips = [x] if torch.is_grad_enabled() else []
+
+        def skip() -> Tensor:
+            return skips.pop() if skips else self.conv_in(pixel)
+
         for level, block in enumerate(self.down_blocks):
             if level == LATENT_LEVEL:
                 x = x + self.latent_conv_in(latent)
             x = block(x, skips)
         x = self.mid_block(x)
         for block in self.up_blocks:
-            x = block(x, skips)
+            x = block(x, skip)
         if not torch.is_grad_enabled():
             return norm_silu_conv([x], self.conv_norm_out, self.conv_out)
         return self.conv_out(F.silu(self.conv_norm_out(x)))
