@@ -7,7 +7,8 @@ import gc
 import platform
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 REPEATS = 3
 STATUS = Path("/proc/self/status")
+MMAP_THRESHOLD = -3  # M_MMAP_THRESHOLD in malloc.h
 
 Work = Callable[[], object]
 
@@ -30,15 +32,22 @@ class Cost:
 
 def cost(work: Work, repeats: int = REPEATS) -> Cost:
     """The first run warms up, and is the one whose memory counts: later ones find memory that it has left."""
-    peak = _peak(work)
+    with _nothing_kept_for_later():
+        peak = _peak(work)
     return Cost(min(_seconds(work) for _ in range(repeats)), peak)
 
 
 def costs(first: Work, second: Work, repeats: int = REPEATS) -> tuple[Cost, Cost]:
     """Of two that are to be compared, in turns, so that a machine that slows down slows both."""
-    peaks = _peak(first), _peak(second)
+    with _nothing_kept_for_later():
+        peaks = _peak(first), _peak(second)
     times = [(_seconds(first), _seconds(second)) for _ in range(repeats)]
     return Cost(min(time for time, _ in times), peaks[0]), Cost(min(time for _, time in times), peaks[1])
+
+
+def best(turns: Iterable[Cost]) -> Cost:
+    """The fastest of several measurements of the same work."""
+    return min(turns, key=lambda turn: turn.seconds)
 
 
 def cost_of_one(work: Work) -> Cost:
@@ -125,6 +134,19 @@ def _return_free_memory() -> None:
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)
+
+
+@contextmanager
+def _nothing_kept_for_later() -> Iterator[None]:
+    """The GNU C library, left alone, comes to keep freed pieces of up to 32 MiB. Meanwhile it gives all but small ones back at once."""
+    tune = getattr(ctypes.CDLL(None), "mallopt", None)
+    if tune is not None:
+        tune(MMAP_THRESHOLD, 1 << 17)
+    try:
+        yield
+    finally:
+        if tune is not None:
+            tune(MMAP_THRESHOLD, 1 << 25)
 
 
 @dataclass(frozen=True)

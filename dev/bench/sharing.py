@@ -12,13 +12,14 @@ import torch
 from dev.full_size import released_shapes
 from dev.in_process import sampling
 
-from .measure import Cost, Machine, cost, operations
+from .measure import Cost, Machine, best, cost, operations
 from .models import random_model
 from .table import Row
 
 FRAMES = 3
 SIDES = (256, 512)
 STEP = 5.0  # sigma
+TURNS = 3
 GOAL = "1.15 times a plain step; by operations alone it is {:.2f}"
 
 
@@ -34,12 +35,15 @@ def rows(machine: Machine) -> Iterator[Row]:
         latent = torch.randn(FRAMES, 4, side // 8, side // 8, device=device)
         text = torch.randn(FRAMES, 77, 768, device=device, dtype=dtype)
         sigma = torch.full((FRAMES,), STEP, device=device)
-        found: list[Cost] = []
-        needed: list[int] = []
-        for patcher in (shared, plain):
-            with sampling(patcher, sigma) as predict:
-                step = partial(predict, latent, text)
-                found.append(cost(step, repeats=2))
-                needed.append(operations(step))
+        found: list[list[Cost]] = [[], []]
+        needed = [0, 0]
+        # In turns: a machine that slows down slows both.
+        for _ in range(TURNS):
+            for i, patcher in enumerate((shared, plain)):
+                with sampling(patcher, sigma) as predict:
+                    step = partial(predict, latent, text)
+                    found[i].append(cost(step, repeats=1))
+                    needed[i] = needed[i] or operations(step)
+        ours, plainly = (best(turns) for turns in found)
         floor, goal = needed[0] / machine.operations, GOAL.format(needed[0] / needed[1])
-        yield Row(f"UNet step, {FRAMES} layers of {side}x{side}", found[0], found[1], floor, goal)
+        yield Row(f"UNet step, {FRAMES} layers of {side}x{side}", ours, plainly, floor, goal)
