@@ -17,7 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 REPEATS = 3
 STATUS = Path("/proc/self/status")
-MMAP_THRESHOLD = -3  # M_MMAP_THRESHOLD in malloc.h
+MMAP_THRESHOLD, TRIM_THRESHOLD = -3, -1  # M_MMAP_THRESHOLD and M_TRIM_THRESHOLD in malloc.h
 
 Work = Callable[[], object]
 
@@ -145,8 +145,9 @@ def _nothing_kept_for_later() -> Iterator[None]:
     try:
         yield
     finally:
-        if tune is not None:
+        if tune is not None:  # what it comes to by itself, but no longer does once it has been told
             tune(MMAP_THRESHOLD, 1 << 25)
+            tune(TRIM_THRESHOLD, 1 << 26)
 
 
 @dataclass(frozen=True)
