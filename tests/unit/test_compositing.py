@@ -145,6 +145,16 @@ def test_alpha_out_of_range_counts_as_all_or_nothing(channels: int) -> None:
     assert torch.equal(over(below, wild), over(below, above))
 
 
+@pytest.mark.parametrize("mode", BLENDS)
+@pytest.mark.parametrize("channels", [3, 4])
+def test_colour_under_full_transparency_may_be_anything(mode: str, channels: int) -> None:
+    below, above = picture(9, 11, 1)[..., :channels], picture(9, 11, 2)
+    above[:, :5, :, 3] = 0
+    wild = above.clone()
+    wild[:, :3, :, :3], wild[:, 3:5, :, :3] = torch.nan, torch.inf
+    assert torch.equal(over(below, wild, mode), over(below, above, mode))
+
+
 @given(seeds)
 @settings(max_examples=20, deadline=None)
 def test_layers_may_be_flattened_from_either_end(seed: int) -> None:
