@@ -7,7 +7,7 @@ import gc
 import platform
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,9 +45,10 @@ def costs(first: Work, second: Work, repeats: int = REPEATS) -> tuple[Cost, Cost
     return Cost(min(time for time, _ in times), peaks[0]), Cost(min(time for _, time in times), peaks[1])
 
 
-def best(turns: Iterable[Cost]) -> Cost:
-    """The fastest of several measurements of the same work."""
-    return min(turns, key=lambda turn: turn.seconds)
+def in_turns(measurements: Sequence[Callable[[], Cost]], turns: int) -> list[Cost]:
+    """As `costs`, for what has to be prepared for each turn: the fastest that each measurement has found."""
+    found = [[measure() for measure in measurements] for _ in range(turns)]
+    return [min(of_one, key=lambda turn: turn.seconds) for of_one in zip(*found, strict=True)]
 
 
 def cost_of_one(work: Work) -> Cost:

@@ -17,7 +17,7 @@ from torch import Tensor
 from dev.full_size import released_shapes
 from dev.in_process import sampling
 
-from .measure import Cost, Machine, best, cost, cost_of_one, own_memory
+from .measure import Cost, Machine, cost, cost_of_one, in_turns, own_memory
 from .models import random_model
 from .table import Row
 
@@ -59,9 +59,8 @@ def rows(machine: Machine) -> Iterator[Row]:
         yield Row("queue the same again", cost(partial(load_models_gpu, patched)), goal="patches nothing")
 
         ranged = apply_deltas(plain, weights, start=RANGE[0], end=RANGE[1])
-        # In turns: a machine that slows down slows both. Loading one of these models takes out the patches of the other.
-        found = [[step(machine, patcher, OFF) for patcher in (ranged, plain)] for _ in range(TURNS)]
-        off, without = (best(turns) for turns in zip(*found, strict=True))
+        # Loading one of these models takes out the patches of the other.
+        off, without = in_turns([partial(step, machine, patcher, OFF) for patcher in (ranged, plain)], TURNS)
         on = step(machine, ranged, OPEN)
         yield Row(f"SDXL step, {SIDE}x{SIDE}, outside of the range", off, without, goal="1.05 times a plain step")
         yield Row(f"SDXL step, {SIDE}x{SIDE}, inside of the range", on, without)
