@@ -45,20 +45,12 @@ class Layers:
         return replace(self, layers=tuple(chosen))
 
 
-def over(behind: Tensor, source: Tensor, mode: str = NORMAL, opacity: float = 1.0) -> Tensor:
-    """One picture over another of the same size: [B, H, W, 3 or 4] each -> [B, H, W, channels of `behind`], straight alpha.
-
-    Where the source is fully transparent, the result is `behind`, bit for bit. Batches of one are repeated. Alpha outside [0, 1], as
-    filters that sharpen leave it, counts as 0 or 1.
-    """
-    count = common_batch((behind, source))
-    result = _planes(behind.expand(count, -1, -1, -1))
-    _put_over(result, source, mode, opacity)
-    return result
-
-
 def _put_over(canvas: Tensor, source: Tensor, mode: str, opacity: float) -> None:
-    """`over`, in place."""
+    """One picture over another of the same size, in place: [B, H, W, 3 or 4] each, straight alpha.
+
+    Where the source is fully transparent, the canvas stays as it is, bit for bit. Alpha outside [0, 1], as filters that sharpen leave
+    it, counts as 0 or 1.
+    """
     alpha = (source[..., 3:].clamp(0.0, 1.0) if source.shape[-1] == 4 else torch.ones_like(source[..., :1])) * opacity
     shows = alpha > 0.0
     below, alpha_below = canvas[..., :3], canvas[..., 3:]

@@ -15,7 +15,7 @@ from torch import Tensor
 from lib_layerdiffuse.host.joint import make_joint, make_joint_from_layer
 from lib_layerdiffuse.host.mini import load_mini
 from lib_layerdiffuse.host.split import decode_and_split
-from lib_layerdiffuse.pixels.composite import over
+from lib_layerdiffuse.pixels.composite import Layer, composite
 from training.data.procedural import Layers, layers
 from training.judge import judge
 from training.losses import psnr
@@ -56,6 +56,10 @@ def likeness(a: Tensor, b: Tensor) -> float:
     return float(psnr(a[..., :3], b[..., :3]).median())
 
 
+def over(background: Tensor, foreground: Tensor) -> Tensor:
+    return composite([Layer(background[..., :3]), Layer(foreground)], SIDE, SIDE)
+
+
 def captions_of(drawn: Layers) -> dict[str, list[str]]:
     return dict(zip(JOINT, (drawn.foreground_captions, drawn.background_captions, drawn.blended_captions), strict=True))
 
@@ -63,7 +67,7 @@ def captions_of(drawn: Layers) -> dict[str, list[str]]:
 def test_joint_layers_fit_and_obey_their_own_prompts(drawn: Layers) -> None:
     model, clip, vae = load_mini()
     found = paint(make_joint(model), clip, vae, JOINT, captions_of(drawn), seed=5)
-    assert likeness(found["blended"], over(found["background"][..., :3], found["foreground"])) >= 25
+    assert likeness(found["blended"], over(found["background"], found["foreground"])) >= 25
     verdicts = judge(found["foreground"].movedim(-1, 1))
     shown = [v.shape in caption and v.colour in caption for v, caption in zip(verdicts, drawn.foreground_captions, strict=True)]
     assert sum(shown) >= 0.8 * SETS
@@ -83,6 +87,6 @@ def test_the_given_layer_is_kept(drawn: Layers, given: str, least: float) -> Non
         rgba = picture if picture.shape[-1] == 4 else torch.cat([picture, torch.ones_like(picture[..., :1])], dim=-1)
         one = {name: texts[i : i + 1] for name, texts in captions_of(drawn).items()}
         found = paint(make_joint_from_layer(model, rgba, given), clip, vae, names, one, seed=i)
-        expected = over(found["background"][..., :3], rgba) if given == "foreground" else over(rgba[..., :3], found["foreground"])
+        expected = over(found["background"], rgba) if given == "foreground" else over(rgba, found["foreground"])
         values.append(likeness(found["blended"], expected))
     assert sorted(values)[4] >= least

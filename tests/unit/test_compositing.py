@@ -15,7 +15,7 @@ from torch import Tensor
 
 from lib_layerdiffuse.errors import DiaphaneError
 from lib_layerdiffuse.pixels.blend import BLENDS
-from lib_layerdiffuse.pixels.composite import Layer, composite, over
+from lib_layerdiffuse.pixels.composite import Layer, composite
 from lib_layerdiffuse.pixels.place import place
 from lib_layerdiffuse.pixels.premultiplied import premultiply, resize_rgba, straighten
 from lib_layerdiffuse.pixels.repair import alpha_levels, defringe, trim
@@ -73,6 +73,11 @@ def to_pil(image: Tensor) -> Image.Image:
 
 def from_pil(image: Image.Image) -> Tensor:
     return torch.from_numpy(np.array(image))[None] / 255
+
+
+def over(behind: Tensor, source: Tensor, mode: str = "normal", opacity: float = 1.0) -> Tensor:
+    """One picture over another of the same size."""
+    return composite([Layer(behind), Layer(source, mode=mode, opacity=opacity)], *behind.shape[1:3])
 
 
 def premultiplied_error(ours: Tensor, theirs: Tensor) -> float:

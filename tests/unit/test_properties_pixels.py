@@ -14,7 +14,7 @@ from lib_layerdiffuse.errors import DiaphaneError
 from lib_layerdiffuse.pixels.backdrop import BACKDROPS, over_backdrop
 from lib_layerdiffuse.pixels.bleed import bleed_rgb
 from lib_layerdiffuse.pixels.blend import BLENDS
-from lib_layerdiffuse.pixels.composite import Layer, Layers, composite, inside, over
+from lib_layerdiffuse.pixels.composite import Layer, Layers, composite, inside
 from lib_layerdiffuse.pixels.coverage import coverage
 from lib_layerdiffuse.pixels.fit import FITS, fit_to
 from lib_layerdiffuse.pixels.place import place
@@ -89,7 +89,8 @@ def test_any_shape_gives_a_picture_or_a_message(shape: list[int], mask: list[int
 @given(pictures())
 def test_grey_lies_behind(rgba: Tensor) -> None:
     grey = on_grey(rgba)
-    torch.testing.assert_close(grey, over(torch.full_like(rgba[..., :3], 0.5), rgba), atol=CLOSE, rtol=0.0)
+    over_grey = composite([Layer(torch.full_like(rgba[..., :3], 0.5)), Layer(rgba)], *rgba.shape[1:3])
+    torch.testing.assert_close(grey, over_grey, atol=CLOSE, rtol=0.0)
     assert torch.equal(on_grey(recoloured(rgba, 0.9)), grey)
 
 
