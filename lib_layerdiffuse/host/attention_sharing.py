@@ -165,7 +165,7 @@ class Sharing:
         return patch
 
     def _unit(self, attention: str, options: dict[str, Any]) -> SharingUnit | None:
-        return self.units.get((options["block"], attention)) if self.window.is_open() else None
+        return _unit_of_block(self.units, attention, options) if self.window.is_open() else None
 
     def _signal(self, unit: SharingUnit, control_map: Tensor, x: Tensor) -> Tensor:
         signal = unit.control(control_map) * self.weight  # GFTC
@@ -179,6 +179,14 @@ class Sharing:
                 f"This model generates {self.frames} layers at once, so the batch has to be a multiple of {self.frames}. "
                 "Use Empty Layer Latent, which makes the right latent."
             )
+
+
+def _find(units: Mapping[tuple[Block, str], SharingUnit], attention: str, options: dict[str, Any]) -> SharingUnit | None:
+    return units.get((options["block"], attention))
+
+
+# Never part of a compiled block: the host drops the guards on its options, and every other block would get the same unit.
+_unit_of_block: Any = torch.compiler.disable(_find)
 
 
 def _attention_paths() -> dict[tuple[Block, str], str]:

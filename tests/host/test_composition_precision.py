@@ -179,12 +179,14 @@ def compile_bases() -> dict[str, ModelPatcher]:
     return {family: build_model(family) for family in ("sd15", "sdxl")}
 
 
-@pytest.mark.parametrize("options", [{}, {"start": 0.5}, {"end": 0.5}], ids=["whole", "start", "end"])
-@pytest.mark.parametrize("kind", ["lora", "extra", "single", "given"])
-@pytest.mark.full
-def test_compiled(compile_bases: dict[str, ModelPatcher], patches: dict[str, Apply], kind: str, options: dict[str, float]) -> None:
+RANGES: dict[str, dict[str, float]] = {"whole": {}, "start": {"start": 0.5}, "end": {"end": 0.5}}
+
+
+@pytest.mark.parametrize("part", [pytest.param(part, marks=[pytest.mark.full] if part != "whole" else []) for part in RANGES])
+@pytest.mark.parametrize("kind", [pytest.param(kind, marks=[pytest.mark.full] if kind != "given" else []) for kind in ROWS])
+def test_compiled(compile_bases: dict[str, ModelPatcher], patches: dict[str, Apply], kind: str, part: str) -> None:
     """Also with a range, which sets in or ends between two steps of one compiled model."""
-    base = compile_bases[family_of(kind)]
+    base, options = compile_bases[family_of(kind)], RANGES[part]
     patched = patches[kind](base, **options)
     settings: dict[str, Any] = {"steps": 4, "cfg": 1.0}
     expected = run(patched, kind, **settings)
