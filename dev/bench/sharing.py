@@ -1,4 +1,5 @@
-"""A step of a full-size SD1.5 UNet with random weights, whose three layers share attention, against the same batch without."""
+"""A step of a full-size SD1.5 UNet with random weights, of one transparent layer and of three that share attention, against the same
+batch without."""
 
 # The host is not typed.
 # pyright: reportMissingImports=false, reportAttributeAccessIssue=false
@@ -17,7 +18,7 @@ from .measure import Machine, Work, cost, in_turns, operations
 from .models import random_model
 from .table import Row
 
-FRAMES = 3
+FRAMES = (1, 3)
 SIDES = (256, 512)
 STEP = 5.0  # sigma
 TURNS = 3
@@ -28,21 +29,21 @@ def rows(machine: Machine) -> Iterator[Row]:
     """Needs the host in this process."""
     from lib_layerdiffuse.host.attention_sharing import share_attention
 
-    dtype = machine.dtype
-    plain = random_model("SD1.5", machine, dtype)
-    weights = {key: torch.randn(shape, dtype=dtype) * 0.02 for key, shape in released_shapes("sd15_attention_sharing_f3").items()}
-    shared = share_attention(plain, weights)
-    for side in SIDES:
-        step = partial(at_step, machine, side)
-        ours, plainly = in_turns([partial(step, partial(cost, repeats=1), patcher) for patcher in (shared, plain)], TURNS)
-        needed = [step(operations, patcher) for patcher in (shared, plain)]
-        floor, goal = needed[0] / machine.operations, GOAL.format(needed[0] / needed[1])
-        yield Row(f"UNet step, {FRAMES} layers of {side}x{side}", ours, plainly, floor, goal)
+    plain = random_model("SD1.5", machine, machine.dtype)
+    for frames in FRAMES:
+        weights = {key: torch.randn(shape) * 0.02 for key, shape in released_shapes(f"sd15_attention_sharing_f{frames}").items()}
+        patchers = share_attention(plain, weights), plain
+        for side in SIDES:
+            step = partial(at_step, machine, frames, side)
+            ours, plainly = in_turns([partial(step, partial(cost, repeats=1), patcher) for patcher in patchers], TURNS)
+            needed = [step(operations, patcher) for patcher in patchers]
+            floor, goal = needed[0] / machine.operations, GOAL.format(needed[0] / needed[1])
+            yield Row(f"UNet step, {frames} {'layer' if frames == 1 else 'layers'} of {side}x{side}", ours, plainly, floor, goal)
 
 
-def at_step(machine: Machine, side: int, measure: Callable[[Work], Any], patcher: Any) -> Any:
+def at_step(machine: Machine, frames: int, side: int, measure: Callable[[Work], Any], patcher: Any) -> Any:
     """What `measure` finds of one step of the model."""
-    latent = torch.randn(FRAMES, 4, side // 8, side // 8, device=machine.device)
-    text = torch.randn(FRAMES, 77, 768, device=machine.device, dtype=machine.dtype)
-    with sampling(patcher, torch.full((FRAMES,), STEP, device=machine.device)) as predict:
+    latent = torch.randn(frames, 4, side // 8, side // 8, device=machine.device)
+    text = torch.randn(frames, 77, 768, device=machine.device, dtype=machine.dtype)
+    with sampling(patcher, torch.full((frames,), STEP, device=machine.device)) as predict:
         return measure(partial(predict, latent, text))

@@ -1,7 +1,8 @@
 """Attention sharing in a ComfyUI model of the SD1.5 family (FACTS section 6).
 
-Nothing in the model is replaced. Forward hooks add each frame's low-rank part to the projections; attention patches add the control
-signal before, the attention among frames after each attention module. So user LoRAs, IPAdapter, PAG, FreeU and chunking go on working.
+Nothing in the model is replaced. Forward hooks add each frame's low-rank part to the projections, or the host merges it where there is
+one frame alone; attention patches add the control signal before, the attention among frames after each attention module. So user LoRAs,
+IPAdapter, PAG, FreeU and chunking go on working.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import comfy.utils
 import torch
 from comfy.ldm.modules.attention import optimized_attention
 from comfy.model_patcher import CoreModelPatcher, ModelPatcher
+from comfy.weight_adapter import LoRAAdapter
 from torch import Tensor, nn
 
 from ..errors import DiaphaneError, WeightsError
@@ -23,8 +25,10 @@ from ..nets.attention_sharing import PROJECTIONS, AttentionSharing, SharingUnit
 from ..pixels.fit import CROP
 from ..weights.grammar import looks_like, sharing_frames, sharing_has_control
 from .control_picture import ControlPicture
+from .deltas import add_merged
 from .forward_hooks import ForwardHook, ForwardHooks
 from .networks import check_complete
+from .side_layers import Patches
 from .window import SigmaWindow
 
 Block = tuple[str, int]
@@ -66,6 +70,11 @@ def share_attention(
     window = SigmaWindow(start, end)
     if weight == 0.0 or window.is_empty:
         return patched
+    merged = net.frames == 1 and window.is_whole
+    if merged:
+        add_merged(patched, _only_changes(state_dict, paths), weight)
+        for unit in net.units:
+            unit.drop_changes()
     net.fuse(comfy.ops.manual_cast, model.load_device)
     key = f"diaphane.{uuid.uuid4().hex}"
     picture = ControlPicture(control, fit, net.kwargs_encoder, key) if control is not None and net.kwargs_encoder is not None else None
@@ -74,7 +83,8 @@ def share_attention(
 
     patcher = CoreModelPatcher(net, load_device=model.load_device, offload_device=memory.unet_offload_device())
     patched.set_additional_models(key, [patcher])
-    patched.set_injections(key, [ForwardHooks(sharing.forward_hooks(paths))])
+    if not merged:
+        patched.set_injections(key, [ForwardHooks(sharing.forward_hooks(paths))])
     for attention, set_patch, set_output_patch in (
         ("attn1", patched.set_model_attn1_patch, patched.set_model_attn1_output_patch),
         ("attn2", patched.set_model_attn2_patch, patched.set_model_attn2_output_patch),
@@ -117,7 +127,7 @@ class Sharing:
     def forward_hooks(self, paths: Mapping[tuple[Block, str], str]) -> dict[str, ForwardHook]:
         """Hooks for the projections of every attention module."""
         return {
-            f"{path}.to_{projection}{'.0' if projection == 'out' else ''}": self._adding_hook(self.units[place], projection)
+            _projection(path, projection): self._adding_hook(self.units[place], projection)
             for place, path in paths.items()
             for projection in PROJECTIONS
         }
@@ -197,6 +207,25 @@ def _attention_paths() -> dict[tuple[Block, str], str]:
         + f".1.transformer_blocks.0.{attention}"
         for kind, i in BLOCKS
         for attention in ATTENTIONS
+    }
+
+
+def _projection(path: str, projection: str) -> str:
+    """Where in an attention module a projection is."""
+    return f"{path}.to_{projection}{'.0' if projection == 'out' else ''}"
+
+
+def _only_changes(state_dict: Mapping[str, Tensor], paths: Mapping[tuple[Block, str], str]) -> Patches:
+    """The low-rank changes of a file for one frame, as patches of the model's weights."""
+
+    def change(layer: int, projection: str) -> LoRAAdapter:
+        up, down = (state_dict[f"hookers.layers.{layer}.to_{projection}_lora.0.{part}.weight"] for part in ("up", "down"))
+        return LoRAAdapter(set(), (up, down, None, None, None, None))
+
+    return {
+        f"{_projection(path, projection)}.weight": change(layer, projection)
+        for layer, path in enumerate(paths.values())
+        for projection in PROJECTIONS
     }
 
 

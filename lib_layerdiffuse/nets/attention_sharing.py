@@ -98,6 +98,11 @@ class SharingUnit(nn.Module):
         x = self.temporal_i(x)
         return [self.temporal_q(x), self.temporal_k(x), self.temporal_v(x)]
 
+    def drop_changes(self) -> None:
+        """Leave each frame's own changes to whoever has merged them with the projections."""
+        for projection in PROJECTIONS:
+            setattr(self, f"to_{projection}_lora", nn.ModuleList())
+
     def fuse(self, ops: Operations, device: torch.device) -> None:
         """For inference: multiply, on `device`, the matrices that each step would apply one after the other, where that is less work.
 

@@ -76,6 +76,12 @@ def joint(seeded: Callable[..., Weights]) -> Weights:
 
 
 @pytest.fixture(scope="module")
+def single() -> Weights:
+    """One frame, whose changes the host merges."""
+    return stand_in_sharing(1, control=False)
+
+
+@pytest.fixture(scope="module")
 def given() -> Weights:
     """Two frames and a given layer."""
     return stand_in_sharing(2, control=True)
@@ -120,6 +126,16 @@ def test_three_frames(sd15: ModelPatcher, joint: Weights, plain: Tensor, shared:
     assert_same(sample(share_attention(sd15, joint), POSITIVE, NEGATIVE, noise(3)), shared, plain)
 
 
+@pytest.mark.parametrize("weight", [-0.5, 1.0, 1.5])
+def test_one_frame(sd15: ModelPatcher, single: Weights, plain: Tensor, weight: float) -> None:
+    """Merged, with nothing hooked; and as a patch that can be switched off, with an end just short of 1."""
+    expected = sample(Shared(sd15, single, weight=weight).model, POSITIVE, NEGATIVE, noise(3))
+    merged, switchable = share_attention(sd15, single, weight=weight), share_attention(sd15, single, weight=weight, end=0.999)
+    assert not merged.injections and switchable.injections
+    for patched in (merged, switchable):
+        assert_same(sample(patched, POSITIVE, NEGATIVE, noise(3)), expected, plain)
+
+
 @pytest.mark.parametrize("sets", [1, 2])
 def test_two_frames_and_a_given_layer(sd15: ModelPatcher, given: Weights, picture: Tensor, sets: int) -> None:
     rows = noise(2 * sets)
@@ -156,6 +172,15 @@ def test_lora_has_the_effect_of_merging_it(sd15: ModelPatcher, joint: Weights, s
     actual = sample(chained(sd15, joint, lambda m: load_lora(m, file, 0.7), order), POSITIVE, NEGATIVE, noise(3))
     merged = Shared(changed(sd15, scaled(changes, 0.7)), joint)
     assert_same(actual, sample(merged.model, POSITIVE, NEGATIVE, noise(3)), shared)
+
+
+@each_order
+def test_lora_beside_one_frame(sd15: ModelPatcher, single: Weights, plain: Tensor, order: str) -> None:
+    """Both are merged with the same weights."""
+    file, changes = kohya("sd15", "attention")
+    actual = sample(chained(sd15, single, lambda m: load_lora(m, file, 0.7), order), POSITIVE, NEGATIVE, noise(3))
+    merged = Shared(changed(sd15, scaled(changes, 0.7)), single)
+    assert_same(actual, sample(merged.model, POSITIVE, NEGATIVE, noise(3)), plain)
 
 
 @each_order

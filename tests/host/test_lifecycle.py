@@ -47,7 +47,8 @@ from tests.host.reference import (
 
 Kind = str
 
-KINDS = ["lora", "switchable lora", "diff", "switchable extras", "joint", "given", "flux lora", "switchable flux lora"]
+KINDS = ["lora", "switchable lora", "diff", "switchable extras", "single", "joint", "given", "flux lora", "switchable flux lora"]
+SHARED = ("single", "joint", "given")
 each_kind = pytest.mark.parametrize("kind", KINDS)
 EXTRAS = seeded_noise("extras", (1, 8, 16, 16))
 PICTURE = torch.sigmoid(seeded_noise("picture", (1, 128, 128, 3)))
@@ -69,6 +70,7 @@ class Studio:
             "lora": stand_in_deltas("lora"),
             "diff": stand_in_deltas("diff"),
             "extras": stand_in_deltas("two extras"),
+            "single": stand_in_sharing(1, control=False),
             "joint": stand_in_sharing(3, control=False),
             "given": stand_in_sharing(2, control=True),
             "flux lora": {key: tensor * 4 for key, tensor in flux_lora("lifecycle").items()},
@@ -76,13 +78,13 @@ class Studio:
         self.results: dict[str, Tensor] = {}
 
     def base(self, kind: Kind) -> ModelPatcher:
-        return self.bases["flux" if "flux" in kind else "sd15" if kind in ("joint", "given") else "sdxl"]
+        return self.bases["flux" if "flux" in kind else "sd15" if kind in SHARED else "sdxl"]
 
     def patch(self, kind: Kind, model: ModelPatcher | None = None) -> ModelPatcher:
         model = model or self.base(kind)
         end = 0.99 if "switchable" in kind else 1.0
         file = self.files[kind.removeprefix("switchable ")]
-        if kind in ("joint", "given"):
+        if kind in SHARED:
             return share_attention(model, file, control=PICTURE if kind == "given" else None)
         if "flux" in kind:
             return apply_lora(model, file, end=end)
@@ -207,7 +209,7 @@ def test_clone_of_clone(studio: Studio, kind: Kind) -> None:
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if "flux" not in kind])
 def test_a_node_added_to_a_loaded_model(studio: Studio, kind: Kind) -> None:
     """A LoRA node after ours, run while ours is loaded, gives what it gives on a fresh one; ours goes on as before."""
-    file, _ = kohya("sd15" if kind in ("joint", "given") else "sdxl", "attention")
+    file, _ = kohya("sd15" if kind in SHARED else "sdxl", "attention")
     expected = studio.sample(load_lora(studio.patch(kind), file))
     memory.unload_all_models()
     patched = studio.patch(kind)
@@ -275,7 +277,7 @@ def test_a_range_is_open_again_after_an_interruption(studio: Studio, kind: Kind)
     """Interrupted after the range has ended."""
     file = studio.files[kind.removeprefix("switchable ")]
     base = studio.base(kind)
-    if kind in ("joint", "given"):
+    if kind in SHARED:
         patched = share_attention(base, file, control=PICTURE if kind == "given" else None, end=0.3)
     elif "flux" in kind:
         patched = apply_lora(base, file, end=0.3)
@@ -338,7 +340,7 @@ def test_collected_patchers_take_everything_with_them(studio: Studio, kind: Kind
     for loaded in (False, True):
         patched = studio.patch(kind)
         networks = networks_of(patched)
-        assert bool(networks) == (kind in ("joint", "given") or "switchable" in kind)
+        assert bool(networks) == (kind in SHARED or "switchable" in kind)
         if loaded:
             studio.sample(patched)
         clone = patched.clone()

@@ -97,7 +97,8 @@ def flux_prompts() -> tuple[Conditioning, Conditioning]:
     return [[seeded_noise("text", (1, 20, 64)), settings]], [[seeded_noise("other text", (1, 20, 64)), settings]]
 
 
-KINDS = ["lora", "diff", "extra", "two extras", "joint", "given", "flux lora"]
+KINDS = ["lora", "diff", "extra", "two extras", "single", "joint", "given", "flux lora"]
+FRAMES = {"single": 1, "joint": 3, "given": 2}
 each_kind = pytest.mark.parametrize("kind", KINDS)
 
 
@@ -109,10 +110,10 @@ def cases() -> Iterator[Callable[[str], Case]]:
         made: dict[str, Case] = {}
 
         def build(kind: str) -> Case:
-            if kind in ("joint", "given"):
-                weights = stand_in_sharing(2 if kind == "given" else 3, control=kind == "given")
+            if kind in FRAMES:
+                weights = stand_in_sharing(FRAMES[kind], control=kind == "given")
                 control = picture if kind == "given" else None
-                rows = noise(2 if kind == "given" else 3)
+                rows = noise(FRAMES[kind])
                 return Case(sd15, unet_prompts("sd15"), rows, lambda m, **o: share_attention(m, weights, control=control, **o))
             if kind == "flux lora":
                 lora = {key: tensor * 4 for key, tensor in flux_lora("range").items()}
@@ -188,8 +189,8 @@ def test_the_whole_range_costs_nothing(cases: Callable[[str], Case], kind: str) 
     without, with_range = case.ours(), case.ours(start=0.0, end=1.0)
     assert torch.equal(case.sample(with_range, steps=2), case.sample(without, steps=2))
     assert not with_range.get_all_callbacks(CallbacksMP.ON_PREPARE_STATE)
-    if kind not in ("joint", "given"):
-        assert not with_range.injections and not with_range.additional_models
+    assert bool(with_range.injections) == (kind in ("joint", "given"))
+    assert bool(with_range.additional_models) == (kind in FRAMES)
     assert case.ours(end=0.5).get_all_callbacks(CallbacksMP.ON_PREPARE_STATE)
 
 
