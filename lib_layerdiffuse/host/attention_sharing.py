@@ -17,7 +17,6 @@ import comfy.utils
 import torch
 from comfy.ldm.modules.attention import optimized_attention
 from comfy.model_patcher import CoreModelPatcher, ModelPatcher
-from comfy.weight_adapter import LoRAAdapter
 from torch import Tensor, nn
 
 from ..errors import DiaphaneError, WeightsError
@@ -25,7 +24,7 @@ from ..nets.attention_sharing import PROJECTIONS, AttentionSharing, SharingUnit
 from ..pixels.fit import CROP
 from ..weights.grammar import looks_like, sharing_frames, sharing_has_control
 from .control_picture import ControlPicture
-from .deltas import add_merged
+from .deltas import add_merged, low_rank_patch
 from .forward_hooks import ForwardHook, ForwardHooks
 from .networks import check_complete
 from .side_layers import Patches
@@ -218,12 +217,11 @@ def _projection(path: str, projection: str) -> str:
 def _only_changes(state_dict: Mapping[str, Tensor], paths: Mapping[tuple[Block, str], str]) -> Patches:
     """The low-rank changes of a file for one frame, as patches of the model's weights."""
 
-    def change(layer: int, projection: str) -> LoRAAdapter:
-        up, down = (state_dict[f"hookers.layers.{layer}.to_{projection}_lora.0.{part}.weight"] for part in ("up", "down"))
-        return LoRAAdapter(set(), (up, down, None, None, None, None))
+    def part(layer: int, projection: str, name: str) -> Tensor:
+        return state_dict[f"hookers.layers.{layer}.to_{projection}_lora.0.{name}.weight"]
 
     return {
-        f"{_projection(path, projection)}.weight": change(layer, projection)
+        f"{_projection(path, projection)}.weight": low_rank_patch(part(layer, projection, "up"), part(layer, projection, "down"))
         for layer, path in enumerate(paths.values())
         for projection in PROJECTIONS
     }

@@ -72,11 +72,16 @@ def add_merged(model: ModelPatcher, patches: Patches, weight: float) -> None:
         )
 
 
+def low_rank_patch(up: Tensor, down: Tensor) -> LoRAAdapter:
+    """The patch that adds up @ down to a weight: up [out, rank], down [rank, in]."""
+    return LoRAAdapter(set(), (up, down, None, None, None, None))
+
+
 def _patches(deltas: Mapping[str, Delta], shapes: Mapping[str, tuple[int, ...]], latent_channels: int) -> Patches:
     patches: Patches = {}
     for key, delta in deltas.items():
         if delta.up is not None and delta.down is not None:
-            patches[key] = LoRAAdapter(set(), (delta.up, delta.down, None, None, None, None))
+            patches[key] = low_rank_patch(delta.up, delta.down)
         if delta.diff is not None:
             # An inpainting model has a first convolution that is wider than ours: the delta belongs to the channels of the noise.
             narrow = key == FIRST_CONV and shapes[key][1] > latent_channels
