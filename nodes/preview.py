@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io, ui
 
-from ..lib_layerdiffuse.host.messages import tell
+from ..lib_layerdiffuse.host.messages import notes
 from ..lib_layerdiffuse.pixels.backdrop import BACKDROPS, CHECKERBOARD, over_backdrop
 from ..lib_layerdiffuse.pixels.coverage import coverage
 from ..lib_layerdiffuse.pixels.straight import with_alpha
@@ -29,7 +29,6 @@ class PreviewTransparent(io.ComfyNode):
                 ),
             ],
             outputs=[io.Image.Output(display_name="preview", tooltip="The opaque picture that is shown [B, H, W, 3].")],
-            hidden=[io.Hidden.unique_id],
             is_output_node=True,
         )
 
@@ -37,8 +36,8 @@ class PreviewTransparent(io.ComfyNode):
     def execute(cls, image, backdrop, cell, mask=None) -> io.NodeOutput:
         rgba = with_alpha(image, mask)
         preview = over_backdrop(rgba, backdrop, cell)
-        tell(str(coverage(rgba)), cls.hidden.unique_id)
-        return io.NodeOutput(preview, ui=ui.PreviewImage(preview, cls=cls))
+        shown = ui.PreviewImage(preview, cls=cls).as_dict()
+        return io.NodeOutput(preview, ui=shown | notes(str(coverage(rgba))))
 
 
 NODES = [PreviewTransparent]

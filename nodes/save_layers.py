@@ -5,7 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..lib_layerdiffuse.host.layer_stack import in_order, named, stacked
-from ..lib_layerdiffuse.host.messages import tell
+from ..lib_layerdiffuse.host.messages import notes
 from ..lib_layerdiffuse.host.save_layers import FORMATS, PSD, save_layers, workflow_metadata
 from . import inputs
 
@@ -38,7 +38,7 @@ class SaveLayers(io.ComfyNode):
                     tooltip="Names of the layers, one a line, the lowest first. An empty line keeps a layer's own name, or its number.",
                 ),
             ],
-            hidden=[io.Hidden.prompt, io.Hidden.extra_pnginfo, io.Hidden.unique_id],
+            hidden=[io.Hidden.prompt, io.Hidden.extra_pnginfo],
             is_output_node=True,
         )
 
@@ -50,8 +50,7 @@ class SaveLayers(io.ComfyNode):
         files = [
             f"{file['subfolder']}/{file['filename']}".lstrip("/") for kind in found.values() for file in kind if file["type"] == "output"
         ]
-        tell(f"{len(stack.layers)} layers saved: {', '.join(files)}", cls.hidden.unique_id)
-        return io.NodeOutput(ui=found)
+        return io.NodeOutput(ui=found | notes(f"{len(stack.layers)} layers saved: {', '.join(files)}"))
 
 
 NODES = [SaveLayers]

@@ -7,7 +7,7 @@ from comfy_api.latest import io
 from ..lib_layerdiffuse.host.decode import decode_layers
 from ..lib_layerdiffuse.host.families import latent_family, require_vae
 from ..lib_layerdiffuse.host.layers import foreground_rows
-from ..lib_layerdiffuse.host.messages import tell
+from ..lib_layerdiffuse.host.messages import notes
 from ..lib_layerdiffuse.host.transparency import bleed
 from ..lib_layerdiffuse.host.transparent_vae import opaque_vae
 from ..lib_layerdiffuse.host.weight_files import AUTO
@@ -57,7 +57,6 @@ class TransparentVAEDecode(io.ComfyNode):
                 ),
                 io.Mask.Output(display_name="mask", tooltip="1 = transparent, as Load Image and Join Image with Alpha have it [B, H, W]."),
             ],
-            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
@@ -66,10 +65,8 @@ class TransparentVAEDecode(io.ComfyNode):
         require_vae(vae, "Transparent VAE Decode")
         known = latent_family(family, vae, samples)
         rgba = decode_layers(vae, samples, images, family=known, decoder_file=decoder_file, passes=passes, tile=tile_size)
-        for picture in rgba[foreground_rows(samples)].split(1):
-            if advice := advice_on(coverage(picture)):
-                tell(advice, cls.hidden.unique_id)
-        return io.NodeOutput(rgba, bleed(rgba), transparency_mask(rgba))
+        advice = [advice_on(coverage(picture)) for picture in rgba[foreground_rows(samples)].split(1)]
+        return io.NodeOutput(rgba, bleed(rgba), transparency_mask(rgba), ui=notes(*filter(None, advice)))
 
 
 def advice_on(share: Coverage) -> str | None:

@@ -1,17 +1,17 @@
-"""Short notes to the artist: in the log and on the node."""
+"""What a node has to say to the artist, in the log and under the node."""
 
 from __future__ import annotations
 
 import logging
 
-from server import PromptServer
-
 logger = logging.getLogger("diaphane")
 
 
-def tell(text: str, node_id: str | None) -> None:
-    """Write `text` to the log and, where a frontend is connected, under the node."""
-    logger.info("%s", text)
-    server = getattr(PromptServer, "instance", None)
-    if node_id is not None and server is not None:
-        server.send_progress_text(text, node_id)
+def notes(*texts: str) -> dict[str, list[str]]:
+    """Log the texts and give them back as a node's `ui`, from which the frontend shows them under the node (web/notes.js).
+
+    A node that may have something to say returns its notes after every run, none of them too: that takes the last run's away.
+    """
+    for text in texts:
+        logger.info("%s", text)
+    return {"text": [*texts]}
