@@ -9,6 +9,7 @@ For inference: nothing here is remembered for gradients, and `into` overwrites w
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
@@ -113,9 +114,23 @@ def _affine(norm: nn.GroupNorm, parts: Sequence[Tensor], rows: int) -> tuple[Ten
     spread = (share * (variance + (mean - middle).square())).sum(dim=0)
     per_group = norm.num_channels // norm.num_groups
     rstd, middle = (x.repeat_interleave(per_group, dim=1) for x in ((spread + norm.eps).rsqrt(), middle))
-    scale = rstd * norm.weight.float()
-    shift = norm.bias.float() - middle * scale
+    weight, bias = _weight_and_bias(norm, parts[0])
+    scale = rstd * weight
+    shift = bias - middle * scale
     return scale[:, :, None, None].to(parts[0].dtype), shift[:, :, None, None].to(parts[0].dtype)
+
+
+def _weight_and_bias(norm: nn.GroupNorm, like: Tensor) -> tuple[Tensor, Tensor]:
+    """What the norm multiplies by and adds, [C] each, float32, on the device of `like`.
+
+    Asked of its own forward: the parameters may lie on another device, and only the layer brings them to where it computes. Of a 1 and
+    a -1 in each channel the mean is 0 and the variance 1, so that the layer answers bias + weight and bias - weight.
+    """
+    # Layers of torch itself compute in the type of their parameters, which is that of the map.
+    dtype = like.dtype if type(norm) is nn.GroupNorm else torch.float32
+    probe = torch.tensor([1.0, -1.0], device=like.device, dtype=dtype).expand(1, norm.num_channels, 2)
+    plus, minus = norm(probe)[0].float().unbind(dim=1)
+    return (plus - minus) * (math.sqrt(1.0 + norm.eps) / 2.0), (plus + minus) / 2.0
 
 
 def _dense(strip: Tensor) -> Tensor:

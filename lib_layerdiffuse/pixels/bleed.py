@@ -57,9 +57,10 @@ def _turned(x: Tensor) -> Tensor:
 
 def _mix_rows(x: Tensor, count: int, shares: Shares) -> Tensor:
     """So many weighted sums of the rows of [H, ...]."""
-    index, share = (found.to(x.device) for found in shares(len(x), count))
+    index, share = shares(len(x), count)
     mix = _mix_in_one_go if x.device.type == "cpu" else _mix_in_turn
-    return mix(x.flatten(1), index, share.to(x)).unflatten(1, x.shape[1:])
+    # Type before device: Apple's GPUs have no float64.
+    return mix(x.flatten(1), index.to(x.device), share.to(x.dtype).to(x.device)).unflatten(1, x.shape[1:])
 
 
 def _mix_in_one_go(rows: Tensor, index: Tensor, share: Tensor) -> Tensor:

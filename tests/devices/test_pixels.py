@@ -1,0 +1,89 @@
+"""Every pixel function computes on a device that has no numbers of 64 bits, in the types that pictures come in."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import lib_layerdiffuse.pixels
+from lib_layerdiffuse.pixels.backdrop import BACKDROPS, over_backdrop
+from lib_layerdiffuse.pixels.bleed import bleed_rgb
+from lib_layerdiffuse.pixels.blend import BLENDS
+from lib_layerdiffuse.pixels.composite import Layer, Layers, common_batch, composite, inside, paint
+from lib_layerdiffuse.pixels.coverage import coverage
+from lib_layerdiffuse.pixels.fit import FITS, fit_to
+from lib_layerdiffuse.pixels.place import place
+from lib_layerdiffuse.pixels.premultiplied import premultiply, resize_rgba, straighten
+from lib_layerdiffuse.pixels.repair import alpha_levels, defringe, keep_extremes, trim
+from lib_layerdiffuse.pixels.straight import check_picture, mask_planes, on_grey, resize_mask, transparency_mask, with_alpha
+from tests.devices.elsewhere import DEVICE, elsewhere, fake
+
+PICTURES = (((3, 600, 801), torch.float32), ((1, 2048, 2048), torch.float16), ((1, 512, 512), torch.bfloat16))
+
+
+def stack(rgba: Tensor) -> tuple[Layer, ...]:
+    modes = [Layer(rgba, mode=mode, opacity=0.5, x=7, y=-9) for mode in BLENDS]
+    return (Layer(rgba[..., :3]), *modes)
+
+
+def painted(rgba: Tensor) -> Tensor:
+    canvas = torch.zeros_like(rgba, dtype=torch.float32)
+    paint(canvas, Layer(rgba, x=3, y=3))
+    return canvas
+
+
+# function -> what it does with a picture [B, H, W, 4]
+FUNCTIONS: dict[Callable[..., Any], Callable[[Tensor], Any]] = {
+    over_backdrop: lambda x: [over_backdrop(x, backdrop) for backdrop in BACKDROPS],
+    bleed_rgb: bleed_rgb,
+    **{blend: lambda x, blend=blend: blend(x[..., :3], x[..., :3].flip(0)) for blend in BLENDS.values()},
+    composite: lambda x: [composite(stack(x), *x.shape[1:3]), composite(stack(x)[1:3], 64, 64, 8, 16)],
+    Layers.flatten: lambda x: Layers(*x.shape[1:3], stack(x)).one(0).flatten(),
+    paint: painted,
+    coverage: coverage,
+    fit_to: lambda x: [fit_to(x.movedim(-1, 1), 100, 333, how, x.new_zeros(4)) for how in FITS],
+    place: lambda x: [place(x, scale, degrees)[0] for scale, degrees in ((0.5, 0.0), (1.0, 90.0), (1.3, 33.0))],
+    premultiply: premultiply,
+    straighten: straighten,
+    resize_rgba: lambda x: resize_rgba(x, 300, 200),
+    alpha_levels: lambda x: alpha_levels(x, 0.1, 0.9, 1.5),
+    defringe: lambda x: defringe(x, 2),
+    keep_extremes: lambda x: keep_extremes(fake(len(x), 64, 64, dtype=x.dtype), x[..., 3]),
+    trim: lambda x: trim(x, 1)[0],
+    with_alpha: lambda x: with_alpha(x[..., :3], fake(1, 64, 64, dtype=x.dtype)),
+    check_picture: check_picture,
+    mask_planes: lambda x: mask_planes(x[..., 3]),
+    resize_mask: lambda x: resize_mask(x[..., 3].unsqueeze(1), 100, 77),
+    on_grey: on_grey,
+    transparency_mask: transparency_mask,
+}
+NUMBERS_ONLY = {inside, common_batch}  # they see sizes, no pixels
+
+
+def functions() -> Iterator[Any]:
+    """Every public function of the pixels, by where it is defined."""
+    for info in pkgutil.iter_modules(lib_layerdiffuse.pixels.__path__):
+        module = importlib.import_module(f"lib_layerdiffuse.pixels.{info.name}")
+        for name, found in vars(module).items():
+            if inspect.isfunction(found) and found.__module__ == module.__name__ and not name.startswith("_"):
+                yield found
+
+
+@pytest.mark.parametrize(("size", "dtype"), PICTURES)
+@pytest.mark.parametrize("function", FUNCTIONS, ids=lambda function: function.__qualname__)
+def test_pixels(function: Callable[..., Any], size: tuple[int, int, int], dtype: torch.dtype) -> None:
+    with elsewhere():
+        result = FUNCTIONS[function](fake(*size, 4, dtype=dtype))
+    for tensor in result if isinstance(result, list) else [result]:
+        assert not isinstance(tensor, Tensor) or tensor.device == DEVICE
+
+
+def test_no_function_is_left_out() -> None:
+    assert set(functions()) <= FUNCTIONS.keys() | NUMBERS_ONLY
