@@ -2,34 +2,60 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from typing import Any, Generic, TypeVar
 
 import comfy.model_management as memory
 import comfy.ops
 import torch
-from comfy.model_patcher import CoreModelPatcher
+from comfy.model_patcher import CoreModelPatcher, ModelPatcher
 from torch import Tensor, nn
 
-from ..errors import WeightsError
+from ..errors import DiaphaneError, WeightsError
 from ..nets.operations import NetworkClass, shapes_of
 from ..weights.grammar import check_keys
 
 Network = TypeVar("Network", bound=nn.Module)
+logger = logging.getLogger("diaphane")
+
+# Devices that raise no error that ComfyUI knows when memory runs out: on the CPU the system swaps, and then ends ComfyUI.
+SILENT_DEVICES = ("cpu", "mps")
 
 
 class ManagedNetwork(Generic[Network]):
-    """A network that ComfyUI loads, offloads and accounts for, in the precision that suits the VAE's device."""
+    """A network that ComfyUI loads, offloads and accounts for, in the precision that suits its device."""
 
-    def __init__(self, network_class: NetworkClass[Network], state_dict: Mapping[str, Tensor]):
-        self.device = memory.vae_device()
+    def __init__(self, network_class: NetworkClass[Network], state_dict: Mapping[str, Tensor], beside: ModelPatcher | None = None):
+        """beside: the VAE's patcher, whose devices are taken; where ComfyUI puts VAEs if None."""
+        self.device = memory.vae_device() if beside is None else beside.load_device
+        offload_device = memory.vae_offload_device() if beside is None else beside.offload_device
         self.dtype = memory.vae_dtype(self.device, [torch.float16, torch.bfloat16, torch.float32])
-        offload_device = memory.vae_offload_device()
-        self.network: Network = network_class.from_state_dict(state_dict, comfy.ops.manual_cast, dtype=self.dtype, device=offload_device)
-        self.patcher = CoreModelPatcher(self.network, load_device=self.device, offload_device=offload_device)
+        self.patcher = _patcher(network_class, state_dict, self.dtype, self.device, offload_device)
+
+    @property
+    def network(self) -> Network:
+        return self.patcher.model
 
     def to_device(self, x: Tensor) -> Tensor:
         return x.to(device=self.device, dtype=self.dtype)
+
+    def finite(self, compute: Callable[[], Tensor]) -> Tensor:
+        """What `compute` makes with this network; once more in float32, for this and all later runs, if it is not all numbers.
+
+        Raises DiaphaneError if it is not even then.
+        """
+        result = compute()
+        if not result.isfinite().all() and self.dtype != torch.float32:
+            logger.warning("%s overflows in %s: computed again in float32.", type(self.network).__name__, self.dtype)
+            self.dtype = torch.float32
+            result = compute()
+        if not result.isfinite().all():
+            raise DiaphaneError(
+                f"{type(self.network).__name__} gives results that are not all numbers (NaN or infinite), in float32, too. "
+                "Set its file to auto, or delete the file and let Diaphane download it again."
+            )
+        return result
 
     def each_batch(self, count: int, bytes_each: int, run: Callable[[int, int], None], *, last_resort: bool) -> bool:
         """Load the network and call `run(first, last)` for pieces of [0, count) that fit into free memory.
@@ -38,9 +64,9 @@ class ManagedNetwork(Generic[Network]):
         fits, and that what has run so far is to be thrown away. last_resort: there is nothing else to try if it does not fit.
         """
         memory.load_models_gpu([self.patcher], memory_required=bytes_each)
-        free: Any = memory.get_free_memory(self.device)
-        if free < bytes_each and self.device.type == "cpu" and not last_resort:
-            return False  # where a graphics card raises an error, the system swaps, and then ends ComfyUI
+        free = self.patcher.get_free_memory(self.device)
+        if free < bytes_each and self.device.type in SILENT_DEVICES and not last_resort:
+            return False
         size = max(1, min(count, int(free) // bytes_each))
         first = 0
         while first < count:
@@ -53,6 +79,24 @@ class ManagedNetwork(Generic[Network]):
             else:
                 first += size
         return True
+
+
+def _patcher(
+    network_class: NetworkClass[Network],
+    state_dict: Mapping[str, Tensor],
+    dtype: torch.dtype,
+    device: torch.device,
+    offload_device: torch.device,
+    disable_dynamic: bool = False,
+) -> Any:
+    """The network under a patcher, which ComfyUI can have made anew for another card, or with dynamic memory disabled."""
+    network = network_class.from_shapes(shapes_of(state_dict), comfy.ops.manual_cast, dtype=dtype, device=offload_device).eval()
+    patcher_class = ModelPatcher if disable_dynamic else CoreModelPatcher
+    patcher = patcher_class(network, load_device=device, offload_device=offload_device)
+    # Under dynamic memory the weights stay where the file is mapped until they are used.
+    network.load_state_dict(state_dict, assign=patcher.is_dynamic())
+    patcher.cached_patcher_init = (_patcher, (network_class, state_dict, dtype, device, offload_device))
+    return patcher
 
 
 def ran_out_of_memory(run: Callable[..., None], *args: Any) -> bool:

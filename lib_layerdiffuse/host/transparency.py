@@ -32,6 +32,7 @@ LATENT_SCALE = 8  # pixels per latent cell, along either side
 SIZE_KEY = "pixel_size"  # in a LATENT: height and width of the encoded picture before padding
 PASS_CHOICES: list[int] = list(PASSES[::-1])  # best first
 FALLBACK_TILES = (1024, 512, 256)
+TILE_STEP = 64  # what the released decoders take is a multiple of this
 
 # Working memory of one pass, in values per pixel of the picture and channel of the first feature map. Measured on full-size networks:
 # 8 for the decoder on small pictures, 4 and five strips on large ones, up to twice that with what a processor's C library keeps for later;
@@ -74,6 +75,7 @@ def decode_rgba(
     def bytes_for(pixels: int) -> int:
         values = pixels * layout.widths[0]
         values = min(DECODER_VALUES * values, DECODER_VALUES_BESIDE_STRIPS * values + STRIPS * LARGE_STRIP_VALUES)
+        values += 2 * layout.attention_scores(decoder.device, pixels)  # the scores and their softmax
         return values * memory.dtype_size(decoder.dtype) + pixels * (passes // 2 + 2) * 4 * 4
 
     def attempt(side: int, last_resort: bool) -> bool:
@@ -87,8 +89,11 @@ def decode_rgba(
 
         return decoder.each_batch(count, bytes_for(side * side or height * width), run, last_resort=last_resort)
 
-    _whole_or_tiled(attempt, height, width, tile, "decode")
-    return result
+    def compute() -> Tensor:
+        _whole_or_tiled(attempt, height, width, tile, "decode")
+        return result
+
+    return decoder.finite(compute)
 
 
 def encode_rgba(
@@ -105,7 +110,9 @@ def encode_rgba(
     count, height, width = rgba.shape[:3]
     channels = encoder.network.latent_channels
     offset = torch.empty_like(mean)
-    bytes_per_pixel = ENCODER_VALUES * encoder.network.width * memory.dtype_size(encoder.dtype)
+
+    def bytes_for(pixels: int) -> int:
+        return pixels * ENCODER_VALUES * encoder.network.width * memory.dtype_size(encoder.dtype)
 
     def attempt(side: int, last_resort: bool) -> bool:
         """Encode all pictures, in tiles of `side` pixels or (0) whole."""
@@ -119,10 +126,13 @@ def encode_rgba(
             image = torch.cat(parts if alpha_first(channels) else parts[::-1], dim=-1).movedim(-1, 1)  # BHWC -> BCHW
             offset[first:last] = _tiled(network, image, side, 1 / LATENT_SCALE, channels) if side else network(image)
 
-        return encoder.each_batch(count, (side * side or height * width) * bytes_per_pixel, run, last_resort=last_resort)
+        return encoder.each_batch(count, bytes_for(side * side or height * width), run, last_resort=last_resort)
 
-    _whole_or_tiled(attempt, height, width, tile, "encode")
-    return mean + std * offset_scale * offset
+    def compute() -> Tensor:
+        _whole_or_tiled(attempt, height, width, tile, "encode")
+        return offset
+
+    return mean + std * offset_scale * encoder.finite(compute)
 
 
 def encode_any_size(
@@ -206,6 +216,7 @@ def _whole_or_tiled(attempt: Callable[[int, bool], bool], height: int, width: in
 
     As the artist wishes, or (tile 0) in ever smaller tiles.
     """
+    tile = -(-tile // TILE_STEP) * TILE_STEP  # over a wire comes any number
     longest = max(height, width)
     sides = (tile,) if 0 < tile < longest else (0, *(side for side in FALLBACK_TILES if side < longest))
     for side in sides:

@@ -124,7 +124,8 @@ def _network(vae: VAE, family: Family, role: Role, choice: str, network_class: N
             weights = _weights_of(read_state_dict(path), role, vae.latent_channels)
             check_complete(weights, network_class, f"a whole {role}")
             _check_numbers(weights)
-        loaded[key] = ManagedNetwork(network_class, weights)
+        # Beside the VAE: *Select VAE Device* may have put it on a card of its own.
+        loaded[key] = ManagedNetwork(network_class, weights, getattr(vae, "patcher", None))
     return loaded[key]
 
 

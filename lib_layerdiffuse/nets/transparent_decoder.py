@@ -21,6 +21,8 @@ NORM_GROUPS = 4
 NORM_EPS = 1e-5
 HEAD_DIM = 8
 CHANNELS_LAST = ("cpu",)  # devices whose convolutions are known to be faster with a pixel's channels side by side
+FUSED_ATTENTION = ("cpu", "cuda")  # devices on which torch computes attention without holding its scores
+SCORES = 1 << 28  # attention scores that are held at a time on any other device: Apple's take no tensor of 4 GiB
 LATENT_LEVEL = 3  # the latent is one eighth of the picture: it joins after three downsamplers
 
 
@@ -61,6 +63,13 @@ class DecoderLayout:
         """Height and width of the picture have to be multiples of this."""
         return 2 ** (len(self.widths) - 1)
 
+    def attention_scores(self, device: torch.device, pixels: int) -> int:
+        """How many attention scores `device` holds at a time for one picture of so many pixels."""
+        if device.type in FUSED_ATTENTION:
+            return 0
+        level = self.attention.index(True) if any(self.attention) else len(self.widths) - 1  # the middle block has it in any case
+        return min(SCORES, _heads(self.widths[level]) * (pixels >> 2 * level) ** 2)
+
 
 class ResnetBlock(nn.Module):
     def __init__(self, in_width: int, width: int, ops: Operations, **factory):
@@ -95,9 +104,20 @@ class SelfAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         b, c, h, w = x.shape
         tokens = self.group_norm(x).flatten(2).transpose(1, 2)  # BCHW -> B(HW)C
-        q, k, v = (project(tokens).view(b, h * w, c // HEAD_DIM, HEAD_DIM).transpose(1, 2) for project in (self.to_q, self.to_k, self.to_v))
-        mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(b, h * w, c)
+        q, k, v = (project(tokens).view(b, h * w, _heads(c), HEAD_DIM).transpose(1, 2) for project in (self.to_q, self.to_k, self.to_v))
+        mixed = _attention(q, k, v).transpose(1, 2).reshape(b, h * w, c)
         return x + self.to_out[0](mixed).transpose(1, 2).view(b, c, h, w)
+
+
+def _heads(width: int) -> int:
+    return width // HEAD_DIM
+
+
+def _attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Scaled dot-product attention of [B, heads, tokens, HEAD_DIM], for so many queries at a time that the device can hold their scores."""
+    batch, heads, tokens = q.shape[:3]
+    queries = tokens if q.device.type in FUSED_ATTENTION else max(1, SCORES // (batch * heads * tokens))
+    return torch.cat([F.scaled_dot_product_attention(some, k, v) for some in q.split(queries, dim=2)], dim=2)
 
 
 class Downsampler(nn.Module):

@@ -90,10 +90,10 @@ class Pointwise(nn.Module):
 def managed(network: nn.Module) -> Any:
     class Made:
         @staticmethod
-        def from_state_dict(sd: Mapping[str, Tensor], ops: Any = None, **factory: Any) -> nn.Module:
+        def from_shapes(shapes: Mapping[str, tuple[int, ...]], ops: Any = None, **factory: Any) -> nn.Module:
             return network
 
-    return ManagedNetwork(Made, {})  # pyright: ignore[reportArgumentType]
+    return ManagedNetwork(Made, network.state_dict())  # pyright: ignore[reportArgumentType]
 
 
 def exact(pixels: Tensor, latent: Tensor) -> Tensor:
@@ -189,13 +189,14 @@ def test_out_of_memory_for_good_is_one_sentence() -> None:
         decode_rgba(managed(Pointwise(fails=lambda pixel: True)), pixels, latent_for(pixels))
 
 
-def test_chosen_tiles(decoder: ManagedNetwork[TransparentDecoder]) -> None:
+@pytest.mark.parametrize(("tile", "used"), [(128, 128), (1, 64), (8, 64), (65, 128)])
+def test_chosen_tiles(decoder: ManagedNetwork[TransparentDecoder], tile: int, used: int) -> None:
     network = Pointwise()
     pixels = picture(320, 200, channels=3)
     latent = latent_for(pixels)
-    assert torch.allclose(decode_rgba(managed(network), pixels, latent, passes=1, tile=128), exact(pixels, latent), atol=1e-6)
-    assert max(shape[2] for shape in network.batches) <= 128
-    assert torch.isfinite(decode_rgba(decoder, pixels, latent, passes=1, tile=128)).all()
+    assert torch.allclose(decode_rgba(managed(network), pixels, latent, passes=1, tile=tile), exact(pixels, latent), atol=1e-6)
+    assert max(shape[2] for shape in network.batches) == used
+    assert torch.isfinite(decode_rgba(decoder, pixels, latent, passes=1, tile=tile)).all()
 
 
 def test_other_errors_pass_through() -> None:

@@ -1,0 +1,156 @@
+"""Small networks under the host's memory management: where they lie, what they ask for, and results that are no numbers."""
+
+# The host is not typed.
+# pyright: reportAttributeAccessIssue=false
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from types import SimpleNamespace
+from typing import Any
+
+import comfy.model_management as memory
+import pytest
+import torch
+from comfy.model_patcher import ModelPatcher
+from torch import Tensor, nn
+
+from dev.stand_ins.seeded import seeded_weights
+from dev.stand_ins.shapes import offset_encoder_shapes
+from dev.stand_ins.vae import build_vae
+from lib_layerdiffuse.errors import DiaphaneError
+from lib_layerdiffuse.host import networks
+from lib_layerdiffuse.host.networks import ManagedNetwork
+from lib_layerdiffuse.host.transparency import decode_rgba, encode_rgba
+from lib_layerdiffuse.nets import transparent_decoder
+from lib_layerdiffuse.nets.offset_encoder import OffsetEncoder
+from lib_layerdiffuse.nets.transparent_decoder import DecoderLayout, SelfAttention
+
+LAYOUT = DecoderLayout(
+    widths=(32, 32, 64, 128, 256, 512, 512),
+    attention=(False,) * 4 + (True,) * 3,
+    resnets=2,
+    pixel_channels=3,
+    latent_channels=4,
+    out_channels=4,
+)
+
+
+@pytest.fixture
+def encoder() -> ManagedNetwork[OffsetEncoder]:
+    return ManagedNetwork(OffsetEncoder, seeded_weights(offset_encoder_shapes(4)))
+
+
+class Overflowing(nn.Module):
+    """A decoder that gives what is no number in every type in `types`."""
+
+    layout = LAYOUT
+
+    def __init__(self, *types: torch.dtype):
+        super().__init__()
+        self.types = types
+        self.seen: list[torch.dtype] = []
+
+    def forward(self, pixel: Tensor, latent: Tensor) -> Tensor:
+        self.seen.append(pixel.dtype)
+        return torch.cat((pixel[:, :1], pixel), dim=1) * (torch.nan if pixel.dtype in self.types else 1.0)
+
+
+def managed(network: nn.Module, dtype: torch.dtype = torch.float32) -> Any:
+    made = ManagedNetwork(SimpleNamespace(from_shapes=lambda *_, **__: network), {})  # pyright: ignore[reportArgumentType]
+    made.dtype = dtype
+    return made
+
+
+def test_what_overflows_is_computed_again_in_float32(caplog: pytest.LogCaptureFixture) -> None:
+    network = Overflowing(torch.float16)
+    decoder = managed(network, torch.float16)
+    pixels = torch.rand(2, 64, 64, 3)
+    with caplog.at_level(logging.WARNING):
+        first = decode_rgba(decoder, pixels, None, passes=1)
+    torch.testing.assert_close(first[..., :3], pixels)
+    assert "float32" in caplog.text
+    # The next run knows.
+    network.seen.clear()
+    assert torch.equal(decode_rgba(decoder, pixels, None, passes=1), first)
+    assert set(network.seen) == {torch.float32}
+
+
+def test_what_is_no_number_in_float32_either_is_told() -> None:
+    with pytest.raises(DiaphaneError, match="not all numbers"):
+        decode_rgba(managed(Overflowing(torch.float16, torch.float32), torch.float16), torch.rand(1, 64, 64, 3), None, passes=1)
+
+
+def test_an_offset_that_overflows_is_computed_again(encoder: ManagedNetwork[OffsetEncoder]) -> None:
+    vae, rgba = build_vae("SDXL", 0), torch.rand(1, 64, 64, 4)
+    expected = encode_rgba(vae, encoder, rgba)
+    whole = encoder.network.forward
+    encoder.network.forward = lambda image: whole(image) if image.dtype == torch.float32 else whole(image.float()) * torch.inf
+    encoder.dtype = torch.bfloat16
+    torch.testing.assert_close(encode_rgba(vae, encoder, rgba), expected)
+
+
+@pytest.mark.parametrize("device", ["mps", "cpu", "cuda"])
+def test_devices_that_tell_no_one_are_asked_beforehand(
+    device: str, encoder: ManagedNetwork[OffsetEncoder], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "load_models_gpu", lambda *_, **__: None)
+    monkeypatch.setattr(memory, "get_free_memory", lambda *_: pytest.fail("the patcher knows what can be made free, too"))
+    monkeypatch.setattr(encoder.patcher, "get_free_memory", lambda *_: 999)
+    encoder.device = torch.device(device)
+    ran: list[tuple[int, int]] = []
+    fits = encoder.each_batch(2, 1000, lambda first, last: ran.append((first, last)), last_resort=False)
+    assert (fits, ran) == ((True, [(0, 1), (1, 2)]) if device == "cuda" else (False, []))
+
+
+def test_attention_is_counted_where_its_scores_are_held() -> None:
+    side = 1024
+    assert LAYOUT.attention_scores(torch.device("cuda"), side * side) == 0
+    tokens = (side // 16) ** 2
+    assert LAYOUT.attention_scores(torch.device("mps"), side * side // 4) == 32 * (tokens // 4) ** 2
+    assert LAYOUT.attention_scores(torch.device("mps"), side * side) == transparent_decoder.SCORES < 32 * tokens**2
+
+
+def test_attention_for_some_queries_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    attention, x = SelfAttention(32, nn), torch.randn(2, 32, 12, 10)
+    whole = attention(x)
+    monkeypatch.setattr(transparent_decoder, "FUSED_ATTENTION", ())
+    monkeypatch.setattr(transparent_decoder, "SCORES", 2 * 4 * 120 * 7)
+    calls: list[int] = []
+    attend = torch.nn.functional.scaled_dot_product_attention
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", lambda q, k, v: calls.append(q.shape[2]) or attend(q, k, v))
+    torch.testing.assert_close(attention(x), whole)
+    assert max(calls) == 7 and sum(calls) == 120
+
+
+def test_networks_lie_where_their_vae_does() -> None:
+    vae = ModelPatcher(nn.Linear(1, 1), load_device=torch.device("meta"), offload_device=torch.device("cpu"))
+    network = ManagedNetwork(OffsetEncoder, seeded_weights(offset_encoder_shapes(4)), vae)
+    assert network.device == network.patcher.load_device == torch.device("meta")
+
+
+@pytest.mark.parametrize("disable_dynamic", [False, True])
+def test_the_host_can_have_a_network_made_anew(encoder: ManagedNetwork[OffsetEncoder], disable_dynamic: bool) -> None:
+    factory, arguments = encoder.patcher.cached_patcher_init[:2]
+    another = factory(*arguments, disable_dynamic=disable_dynamic)
+    assert another.model is not encoder.network and not another.is_dynamic()
+    for key, tensor in encoder.network.state_dict().items():
+        assert torch.equal(another.model.state_dict()[key], tensor)
+
+
+def test_under_dynamic_memory_a_file_is_not_copied(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Dynamic(ModelPatcher):
+        def is_dynamic(self) -> bool:
+            return True
+
+    weights: Mapping[str, Tensor] = seeded_weights(offset_encoder_shapes(4))
+
+    def addresses(tensors: Mapping[str, Tensor]) -> dict[str, int]:
+        return {key: tensor.data_ptr() for key, tensor in tensors.items()}
+
+    plain = ManagedNetwork(OffsetEncoder, weights)
+    monkeypatch.setattr(networks, "CoreModelPatcher", Dynamic)
+    mapped = ManagedNetwork(OffsetEncoder, weights)
+    assert addresses(mapped.network.state_dict()) == addresses(weights)
+    assert addresses(plain.network.state_dict()).items().isdisjoint(addresses(weights).items())
