@@ -1,0 +1,108 @@
+"""Patched models compute on a device where neither the model's weights nor those of the patch are."""
+
+# The host is not typed.
+# pyright: reportArgumentType=false, reportCallIssue=false, reportAttributeAccessIssue=false
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import comfy.model_management as memory
+import comfy.supported_models as supported
+import pytest
+import torch
+from comfy.model_patcher import CoreModelPatcher, ModelPatcher
+from torch import Tensor
+
+from dev.stand_ins import shapes
+from lib_layerdiffuse.host.attention_sharing import share_attention
+from lib_layerdiffuse.host.deltas import apply_deltas
+from lib_layerdiffuse.host.lora import apply_lora
+from lib_layerdiffuse.host.window import SigmaWindow
+from tests.devices.elsewhere import DEVICE, elsewhere, fake
+from tests.host.reference import SHALLOW, UNETS
+
+Weights = dict[str, Tensor]
+
+CONFIGS = {
+    "SD1.5": (supported.SD15, shapes.MODELS["SD1.5"]),
+    "SDXL": (supported.SDXL, SHALLOW),
+    "Flux": (supported.Flux, shapes.MODELS["Flux"]),
+}
+DTYPE = torch.float16
+PICTURE = (128, 192)
+
+
+@cache
+def model(family: str) -> ModelPatcher:
+    config_class, unet = CONFIGS[family]
+    config = config_class(dict(unet))
+    config.unet_config |= unet
+    config.set_inference_dtype(torch.float32, DTYPE)  # layers that bring their weights to the input
+    with elsewhere():
+        return CoreModelPatcher(config.get_model({}, "", device="cpu"), load_device=DEVICE, offload_device=torch.device("cpu"))
+
+
+def weights(table: shapes.Shapes) -> Weights:
+    return {key: fake(*shape, dtype=DTYPE, device=torch.device("cpu")) for key, shape in table.items()}
+
+
+def sharing(frames: int, control: bool = False) -> Weights:
+    return weights(shapes.attention_sharing_shapes(UNETS["sd15"], frames, control=control))
+
+
+def flux_lora() -> Weights:
+    layers = shapes.flux_linear_shapes(shapes.MODELS["Flux"])
+    down = {f"{key}.lora_A.weight": (4, into) for key, (_, into) in layers.items()}
+    return weights(down | {f"{key}.lora_B.weight": (out, 4) for key, (out, _) in layers.items()})
+
+
+def control() -> Tensor:
+    return fake(1, *PICTURE, 3, device=torch.device("cpu"))
+
+
+# family, rows of the latent, patch; with an end, nothing is merged
+PATCHES: dict[str, tuple[str, int, Callable[[ModelPatcher], ModelPatcher]]] = {
+    "one frame": ("SD1.5", 2, lambda m: share_attention(m, sharing(1))),
+    "one frame, end": ("SD1.5", 2, lambda m: share_attention(m, sharing(1), end=0.5)),
+    "three frames": ("SD1.5", 6, lambda m: share_attention(m, sharing(3))),
+    "a given layer": ("SD1.5", 4, lambda m: share_attention(m, sharing(2, control=True), control=control())),
+    "attention deltas, end": ("SDXL", 1, lambda m: apply_deltas(m, weights(shapes.transparent_attn_shapes(UNETS["sdxl"])), end=0.5)),
+    "conv deltas, end": ("SDXL", 1, lambda m: apply_deltas(m, weights(shapes.full_delta_shapes(UNETS["sdxl"], 4)), end=0.5)),
+    "extra channels": (
+        "SDXL",
+        2,
+        lambda m: apply_deltas(
+            m, weights(shapes.conv_delta_shapes(UNETS["sdxl"], 8)), extra=fake(1, 4, 16, 24, device=torch.device("cpu"))
+        ),
+    ),
+    "Flux LoRA, end": ("Flux", 1, lambda m: apply_lora(m, flux_lora(), end=0.5)),
+}
+
+
+@pytest.fixture(autouse=True)
+def _no_card(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the host asks of a real card, and every patch at work."""
+    plenty = 1 << 40
+    monkeypatch.setattr(memory, "get_free_memory", lambda device=None, torch_free_too=False: (plenty, plenty) if torch_free_too else plenty)
+    monkeypatch.setattr(memory, "supports_fp64", lambda *_: False)
+    monkeypatch.setattr(SigmaWindow, "is_open", lambda self: True)
+
+
+@pytest.mark.parametrize("name", PATCHES)
+def test_patched_model(name: str) -> None:
+    family, rows, patch = PATCHES[name]
+    with elsewhere():
+        patched = patch(model(family))
+        latent_channels = patched.model.latent_format.latent_channels
+        latent = fake(rows, latent_channels, PICTURE[0] // 8, PICTURE[1] // 8)
+        more: dict[str, Any] = {"SDXL": {"y": fake(rows, 2816)}, "Flux": {"y": fake(rows, 32), "guidance": fake(rows)}}.get(family, {})
+        unet = CONFIGS[family][1]
+        text = fake(rows, 77, unet["context_in_dim" if family == "Flux" else "context_dim"])
+        options = {**patched.model_options["transformer_options"], "cond_or_uncond": [0], "sigmas": fake(1)}
+        with patched.use_ejected():
+            patched.inject_model()
+            result = patched.model.apply_model(latent, fake(rows), c_crossattn=text, transformer_options=options, **more)
+            patched.eject_model()
+    assert (result.shape, result.device) == (latent.shape, DEVICE)
