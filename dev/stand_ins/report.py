@@ -45,6 +45,12 @@ def fingerprint(model: nn.Module) -> str:
 def alive() -> dict[int, int]:
     """{address: bytes} of the memory behind all tensors."""
     # By type: asking a proxy what it is may run anything.
-    tensors = [thing for thing in gc.get_objects() if issubclass(type(thing), Tensor)]
-    storages = [tensor.untyped_storage() for tensor in tensors if tensor.layout == torch.strided and tensor.device.type != "meta"]
+    tensors = [thing for thing in gc.get_objects() if issubclass(type(thing), Tensor) and _has_memory(thing)]
+    storages = [tensor.untyped_storage() for tensor in tensors]
     return {storage.data_ptr(): storage.nbytes() for storage in storages}
+
+
+def _has_memory(tensor: Tensor) -> bool:
+    """False for what only wraps tensors, as torch.compile leaves them and as quantised weights are: asking these for an address fails."""
+    wrapper = type(tensor).__torch_dispatch__ is not Tensor.__torch_dispatch__ or torch._is_functional_tensor(tensor)
+    return not wrapper and tensor.layout == torch.strided and tensor.device.type != "meta"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import importlib
 import json
 import logging
@@ -21,11 +22,12 @@ from comfy_extras.nodes_model_advanced import ModelSamplingFlux
 from comfy_extras.nodes_upscale_model import UpscaleModelLoader
 from safetensors import safe_open
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from dev import stand_ins
 from dev.stand_ins import shapes
 from dev.stand_ins.models import build_clip, build_controlnet, build_model
-from dev.stand_ins.report import report
+from dev.stand_ins.report import alive, report
 from dev.stand_ins.swap import swap_prompt, swap_workflow
 from dev.stand_ins.vae import LATENT_CHANNELS, build_vae
 from dev.stand_ins.weights import STAMP, write_all
@@ -110,6 +112,20 @@ def test_report_tells_what_is_left_in_a_model() -> None:
     assert abs(found["tensor_bytes"] - before["tensor_bytes"] - size) < size / 20
     network.out[0].bias[0] += 1
     assert report(model)["weights"] != before["weights"]
+
+
+def test_report_looks_past_what_a_compiler_leaves() -> None:
+    real = torch.empty(1000)
+    gc.collect()
+    before = sum(alive().values())
+    # As torch.compile makes them: they refuse to give an address.
+    with torch._functorch.config.patch(fake_tensor_allow_unsafe_data_ptr_access=False), FakeTensorMode():
+        fake = torch.empty(1000)
+    functional = torch._to_functional_tensor(real)
+    for left in (fake, functional):
+        with pytest.raises(RuntimeError, match="data pointer"):
+            left.untyped_storage().data_ptr()
+    assert sum(alive().values()) == before
 
 
 def test_swapping_touches_loaders_only() -> None:
