@@ -5,6 +5,7 @@ PYTHON ?= python3
 PORT ?= 8188
 TESTS ?= tests
 ARGS ?=
+SEED ?=
 # Whole files go to one worker: a running server and all that is made once for a module stay with their tests.
 WORKERS = -n 2 --dist loadfile
 
@@ -15,13 +16,14 @@ PYTHONS ?= 3.10 3.12 3.13
 OLDER_HOSTS = $(if $(COMFYUI_DIR),,0.27.0 0.24.0 0.18.2)
 export MODEL PROMPT PORT
 
-.PHONY: help demo test test-full test-newest test-oldest lint bench soak serve train-mini thumbnails help-pictures host pins clean-host
+.PHONY: help demo test test-shuffled test-full test-newest test-oldest lint bench soak serve train-mini thumbnails help-pictures host pins clean-host
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo        transparent pictures from a real ComfyUI (MODEL=..., PROMPT=...)"
 	@echo "make serve       ComfyUI with this pack, to click in: http://127.0.0.1:$(PORT) (PORT=...)"
 	@echo "make test        all tests but the slow ones (TESTS=tests/unit, ARGS='-k name')"
+	@echo "make test-shuffled  the same in another order each time (SEED=... for one that was printed)"
 	@echo "make test-full   all tests, the live ones on older ComfyUIs, and some on other Pythons"
 	@echo "make test-on-0.24.0  the live tests on that ComfyUI (TESTS=tests/live/...)"
 	@echo "make test-on-python-3.12  the tests of what needs torch alone, on that Python"
@@ -58,6 +60,9 @@ help-pictures:
 
 test:
 	$(HOST) run -m pytest $(TESTS) -m "not full" $(WORKERS) $(ARGS)
+
+test-shuffled:
+	$(HOST) run -m pytest $(TESTS) -m "not full" $(WORKERS) -p randomly $(SEED:%=--randomly-seed=%) $(ARGS)
 
 test-full: test-newest $(OLDER_HOSTS:%=test-on-%) $(PYTHONS:%=test-on-python-%)
 
