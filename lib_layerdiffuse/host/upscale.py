@@ -87,10 +87,12 @@ def _load(model: Any, image: Tensor) -> torch.device:
     required = TILE * TILE * 3 * image.element_size() * max(model.scale, 1.0) * WORK + image.nelement() * image.element_size()
     patcher = getattr(model, "patcher", None)
     if patcher is not None:
-        memory.load_models_gpu([patcher], memory_required=required)
-        return patcher.load_device
-    device = memory.get_torch_device()
-    memory.free_memory(memory.module_size(model.model) + required, device)
+        device = patcher.load_device
+        memory.load_models_gpu([patcher], memory_required=required, force_full_load=True)
+    else:
+        device = memory.get_torch_device()
+        memory.free_memory(memory.module_size(model.model) + required, device)
+    # These models are not built from the host's layers, which would fetch the weights that dynamic VRAM leaves where they are.
     model.to(device)
     return device
 

@@ -189,3 +189,25 @@ def test_upscaling_keeps_what_is_wholly_there_or_not_and_works_in_tiles(node_cla
         assert rgba.shape == (2, 1400, 1040, 4)
         assert (rgba[:, :190, :, 3] == 0).all() and (rgba[:, 210:1190, 210:790, 3] == 1).all()
         assert (rgba[..., :3] - torch.tensor((0.2, 0.4, 0.6))).abs().max() < 0.02
+
+
+def test_upscaling_fetches_the_weights_that_loading_leaves_behind(node_classes: NodeClasses, monkeypatch: pytest.MonkeyPatch) -> None:
+    import comfy.model_management as memory
+
+    model = upscale_model(2)
+    enlarge = model.model.forward
+    # Another device, as far as one without a graphics card has one: nothing can be computed with a weight that is still there.
+    model.model.weight = nn.Parameter(torch.empty(1, device="meta"))
+    model.model.forward = lambda x: enlarge(x) * model.model.weight
+
+    class LeftBehind(type(model)):
+        def to(self, device: torch.device | str) -> Any:
+            self.model.weight = nn.Parameter(torch.ones(1, device=device))
+            return self
+
+    loads: list[dict[str, Any]] = []
+    monkeypatch.setattr(memory, "load_models_gpu", lambda models, **settings: loads.append(settings))
+    with torch.inference_mode():
+        [rgba] = run(node_classes, "Upscale", upscale_model=LeftBehind(**vars(model)), image=torch.full((1, 16, 16, 4), 0.5))
+    assert torch.allclose(rgba, torch.full((1, 32, 32, 4), 0.5), atol=1e-5)
+    assert loads and all(settings["force_full_load"] for settings in loads)
