@@ -6,6 +6,7 @@ PORT ?= 8188
 TESTS ?= tests
 ARGS ?=
 SEED ?=
+CHECKPOINT ?=
 # Whole files go to one worker: a running server and all that is made once for a module stay with their tests.
 WORKERS = -n 2 --dist loadfile
 
@@ -16,7 +17,7 @@ PYTHONS ?= 3.10 3.12 3.13
 OLDER_HOSTS = $(if $(COMFYUI_DIR),,0.27.0 0.24.0 0.18.2)
 export MODEL PROMPT PORT
 
-.PHONY: help demo test test-shuffled test-full test-newest test-oldest lint bench soak serve train-mini thumbnails help-pictures host pins clean-host
+.PHONY: help demo test test-shuffled test-full test-newest test-oldest lint bench soak serve verify-released train-mini thumbnails help-pictures host pins clean-host
 .DEFAULT_GOAL := help
 
 help:
@@ -30,6 +31,7 @@ help:
 	@echo "make lint        ruff and the type checker"
 	@echo "make bench       time and memory"
 	@echo "make soak        many prompts on one server: is anything left of them? (ARGS=--help)"
+	@echo "make verify-released  the authors' recipes on the released files (CHECKPOINT=..., or ARGS=--dry-run)"
 	@echo "make train-mini  train the mini family from nothing (ARGS=--help)"
 	@echo "make thumbnails  pictures for the template browser, painted by the mini models"
 	@echo "make help-pictures  pictures of the nodes for their help pages"
@@ -51,6 +53,9 @@ soak:
 
 serve:
 	$(HOST) run dev/serve.py $(ARGS)
+
+verify-released:
+	$(HOST) run -m dev.verify_released $(if $(CHECKPOINT),"$(CHECKPOINT)") $(ARGS)
 
 thumbnails:
 	$(HOST) run -m dev.thumbnails $(ARGS)

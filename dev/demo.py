@@ -116,7 +116,7 @@ def find_checkpoint(model: str, host: hosts.Host) -> Path:
     wanted = [file for file in files if model in (file.name, file.stem, file.relative_to(folder).as_posix())]
     if not wanted:
         there = ", ".join(file.name for file in files) or "nothing"
-        raise DemoError(f"MODEL={model} is no file, and {folder} holds no checkpoint of that name (it holds {there}).")
+        raise DemoError(f"{model} is no file, and {folder} holds no checkpoint of that name (it holds {there}).")
     return wanted[0]
 
 
