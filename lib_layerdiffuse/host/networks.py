@@ -32,10 +32,15 @@ class ManagedNetwork(Generic[Network]):
         offload_device = memory.vae_offload_device() if beside is None else beside.offload_device
         self.dtype = memory.vae_dtype(self.device, [torch.float16, torch.bfloat16, torch.float32])
         self.patcher = _patcher(network_class, state_dict, self.dtype, self.device, offload_device)
+        self._made_of = (network_class, state_dict)
 
     @property
     def network(self) -> Network:
         return self.patcher.model
+
+    def beside(self, patcher: ModelPatcher) -> ManagedNetwork[Network]:
+        """The network on the device of this patcher: itself, or another one of the same weights."""
+        return self if patcher.load_device == self.device else ManagedNetwork(*self._made_of, patcher)
 
     def to_device(self, x: Tensor) -> Tensor:
         return x.to(device=self.device, dtype=self.dtype)

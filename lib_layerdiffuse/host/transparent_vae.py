@@ -95,10 +95,12 @@ class TransparentVAE(VAE):
         return pixels
 
     def _with_alpha(self, latent: Tensor, pixels: Tensor, tile: int) -> Tensor:
+        self.transparency_decoder = self.transparency_decoder.beside(self.patcher)
         return decode_rgba(self.transparency_decoder, pixels, latent, passes=self.passes, tile=tile).to(pixels)
 
     def _encode(self, pixels: Tensor, tile: int) -> Tensor:
         rgba = with_alpha(self.vae_encode_crop_pixels(pixels))
+        self.offset_encoder = self.offset_encoder.beside(self.patcher)
         return encode_rgba(self.opaque, self.offset_encoder, rgba, offset_scale=self.offset_scale, tile=tile)
 
 

@@ -189,6 +189,17 @@ def test_a_copy_uses_what_was_set_on_it(
     assert not torch.allclose(moved.decode(latent()), decoded)
 
 
+def test_the_networks_follow_a_copy_to_its_card(transparent: TransparentVAE) -> None:
+    moved = copy.copy(transparent)
+    moved.patcher = moved.patcher.clone()
+    moved.patcher.load_device = torch.device("cpu", 0)
+    assert torch.equal(moved.decode(latent()), transparent.decode(latent()))
+    assert torch.equal(moved.encode(picture()), transparent.encode(picture()))
+    for network in (moved.transparency_decoder, moved.offset_encoder):
+        assert network.device == network.patcher.load_device == torch.device("cpu", 0)
+    assert transparent.transparency_decoder.device == transparent.offset_encoder.device == torch.device("cpu")
+
+
 def test_select_vae_device(transparent: TransparentVAE) -> None:
     multigpu = pytest.importorskip("comfy_extras.nodes_multigpu", reason="optional: this ComfyUI has no Select VAE Device")
     selected = multigpu.SelectVAEDeviceNode.execute(transparent, "default").result[0]
