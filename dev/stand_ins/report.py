@@ -50,7 +50,8 @@ def alive() -> dict[int, int]:
     return {storage.data_ptr(): storage.nbytes() for storage in storages}
 
 
-def _has_memory(tensor: Tensor) -> bool:
+def _has_memory(tensor: Any) -> bool:
     """False for what only wraps tensors, as torch.compile leaves them and as quantised weights are: asking these for an address fails."""
-    wrapper = type(tensor).__torch_dispatch__ is not Tensor.__torch_dispatch__ or torch._is_functional_tensor(tensor)
-    return not wrapper and tensor.layout == torch.strided and tensor.device.type != "meta"
+    wraps = type(tensor).__torch_dispatch__ is not torch._C._disabled_torch_dispatch_impl
+    functional = torch._is_functional_tensor(tensor)  # pyright: ignore[reportPrivateImportUsage]
+    return not wraps and not functional and tensor.layout == torch.strided and tensor.device.type != "meta"

@@ -15,8 +15,8 @@ from ..pixels.straight import with_alpha
 from .networks import ManagedNetwork
 from .transparency import LATENT_SCALE, OFFSET_SCALE, decode_rgba, encode_rgba
 
-# Where a Transparent VAE differs from the ordinary one inside, and what a VAE only remembers once it was asked.
-NOT_OPAQUE = {"output_channels", "size", "_opaque", "transparency_decoder", "offset_encoder", "passes", "offset_scale"}
+# Where a Transparent VAE differs from the ordinary one inside.
+NOT_OPAQUE = {"output_channels", "_opaque", "transparency_decoder", "offset_encoder", "passes", "offset_scale"}
 
 
 class TransparentVAE(VAE):

@@ -1,5 +1,7 @@
 """Pictures are decoded, encoded and bled on the VAE's device, whole and in tiles, and come back to where ComfyUI keeps pictures."""
 
+# The host is not typed, and what it infers is often too narrow.
+# pyright: reportArgumentType=false, reportCallIssue=false, reportAttributeAccessIssue=false, reportMissingImports=false
 from __future__ import annotations
 
 import comfy.model_management as memory
@@ -50,7 +52,7 @@ def test_encode(dtype: torch.dtype, tile: int, monkeypatch: pytest.MonkeyPatch) 
         mean = fake(1, 4, 24, 16, device=CPU)
         monkeypatch.setattr(transparency, "encode_posterior", lambda *_, **__: (mean, mean))
         vae = object()
-        latent = transparency.encode_rgba(vae, encoder, fake(1, 192, 128, 4, device=CPU), tile=tile)  # pyright: ignore[reportArgumentType]
+        latent = transparency.encode_rgba(vae, encoder, fake(1, 192, 128, 4, device=CPU), tile=tile)
     assert (encoder.device, latent.shape, latent.device) == (DEVICE, (1, 4, 24, 16), CPU)
 
 

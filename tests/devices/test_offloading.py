@@ -1,5 +1,7 @@
 """A decoder of which the host leaves a part behind: some weights on the device, norms on the CPU."""
 
+# The host is not typed, and what it infers is often too narrow.
+# pyright: reportArgumentType=false, reportCallIssue=false, reportAttributeAccessIssue=false, reportMissingImports=false
 from __future__ import annotations
 
 import comfy.model_management as memory

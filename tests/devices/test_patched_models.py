@@ -1,7 +1,7 @@
 """Patched models compute on a device where neither the model's weights nor those of the patch are."""
 
-# The host is not typed.
-# pyright: reportArgumentType=false, reportCallIssue=false, reportAttributeAccessIssue=false
+# The host is not typed, and what it infers is often too narrow.
+# pyright: reportArgumentType=false, reportCallIssue=false, reportAttributeAccessIssue=false, reportMissingImports=false
 from __future__ import annotations
 
 from collections.abc import Callable

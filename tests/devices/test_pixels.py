@@ -1,5 +1,7 @@
 """Every pixel function computes on a device that has no numbers of 64 bits, in the types that pictures come in."""
 
+# The host is not typed, and what it infers is often too narrow.
+# pyright: reportArgumentType=false, reportCallIssue=false, reportAttributeAccessIssue=false, reportMissingImports=false
 from __future__ import annotations
 
 import importlib

@@ -34,6 +34,7 @@ from dev.stand_ins.weights import STAMP, write_all
 
 # ComfyUI's own module: this repository has a folder of that name.
 core: Any = importlib.import_module("nodes")
+functorch: Any = importlib.import_module("torch._functorch.config")
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 FULL_WIDTHS = (32, 32, 64, 64, 128, 128, 256, 256)
@@ -119,9 +120,9 @@ def test_report_looks_past_what_a_compiler_leaves() -> None:
     gc.collect()
     before = sum(alive().values())
     # As torch.compile makes them: they refuse to give an address.
-    with torch._functorch.config.patch(fake_tensor_allow_unsafe_data_ptr_access=False), FakeTensorMode():
+    with functorch.patch(fake_tensor_allow_unsafe_data_ptr_access=False), FakeTensorMode():
         fake = torch.empty(1000)
-    functional = torch._to_functional_tensor(real)
+    functional = torch._to_functional_tensor(real)  # pyright: ignore[reportPrivateImportUsage]
     for left in (fake, functional):
         with pytest.raises(RuntimeError, match="data pointer"):
             left.untyped_storage().data_ptr()
