@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
+import comfy.utils
 from comfy.model_patcher import ModelPatcher
 from comfy.weight_adapter import LoRAAdapter
 from torch import Tensor
@@ -37,7 +38,8 @@ def apply_deltas(
     deltas = parse_deltas(state_dict)
     patched = model.clone()
     window = SigmaWindow(start, end)
-    shapes = {key: tuple(tensor.shape) for key, tensor in model.model.state_dict().items()}
+    shapes = weight_shapes(model, deltas)
+    check_network(model, deltas.keys() - shapes.keys(), "load an SDXL checkpoint with ComfyUI's own loader")
     latent_channels = model.model.latent_format.latent_channels
 
     wide = deltas.get(FIRST_CONV)
@@ -69,6 +71,21 @@ def add_merged(model: ModelPatcher, patches: Patches, weight: float) -> None:
     if missing:
         raise WeightsError(
             f"{len(missing)} of {len(patches)} patches found no place in this model, e.g. {excerpt(sorted(map(str, missing)))}."
+        )
+
+
+def weight_shapes(model: ModelPatcher, keys: Iterable[str]) -> dict[str, tuple[int, ...]]:
+    """{key: shape} of the weights that the model has. (In its state dict, quantised weights have the shapes that they are packed into.)"""
+    there = model.model.state_dict().keys()
+    return {key: tuple(comfy.utils.get_attr(model.model, key).shape) for key in keys if key in there}
+
+
+def check_network(model: ModelPatcher, missing: Iterable[str], way_out: str) -> None:
+    """Raise WeightsError if weights are missing because another engine than ComfyUI runs the model, under names of its own."""
+    network = type(model.model.diffusion_model)
+    if any(missing) and not network.__module__.startswith("comfy."):
+        raise WeightsError(
+            f"The model runs in an engine of its own ({network.__name__}), whose weights ComfyUI cannot patch with this file: {way_out}."
         )
 
 

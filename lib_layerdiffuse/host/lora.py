@@ -14,9 +14,14 @@ from torch import Tensor
 
 from ..errors import WeightsError
 from ..weights.grammar import excerpt, looks_like
-from .deltas import add_merged
+from .deltas import add_merged, check_network, weight_shapes
 from .side_layers import Patches, add_side_layers
 from .window import SigmaWindow
+
+WAY_OUT = (
+    "copy it to models/loras and load it with that engine's own LoRA loader (Nunchaku FLUX LoRA Loader, for one), "
+    "or load the model with Load Diffusion Model"
+)
 
 
 def apply_lora(
@@ -29,6 +34,8 @@ def apply_lora(
     keys = comfy.lora.model_lora_keys_unet(model.model, {})
     lora = comfy.lora_convert.convert_lora(dict(state_dict))
     patches = comfy.lora.load_lora(lora, keys, log_missing=False)
+    shapes = weight_shapes(model, targets := {key if isinstance(key, str) else key[0] for key in patches})
+    check_network(model, targets - shapes.keys(), WAY_OUT)
     used = {key for patch in patches.values() for key in getattr(patch, "loaded_keys", ())}
     unused = sorted(set(lora) - used)
     if unused:
@@ -36,7 +43,7 @@ def apply_lora(
             f"{len(unused)} of the {len(lora)} keys of this LoRA find no place in the model, e.g. {excerpt(unused)}. "
             f"{looks_like(state_dict)} Choose a file that was made for this model."
         )
-    _check_shapes(patches, {key: tuple(tensor.shape) for key, tensor in model.model.state_dict().items()})
+    _check_shapes(patches, shapes)
     patched = model.clone()
     window = SigmaWindow(start, end)
     if weight == 0.0 or window.is_empty:

@@ -82,7 +82,7 @@ def _side_layers(module: nn.Module, path: str, changes: list[Change]) -> list[tu
         if isinstance(change.patch, LoRAAdapter):
             up, down, alpha, mid, dora_scale, reshape = change.patch.weights
             by_rows = change.part is None or change.part[0] == 0
-            if not isinstance(module, nn.Linear) or not by_rows or mid is not None or dora_scale is not None or reshape is not None:
+            if not _is_linear(module) or not by_rows or mid is not None or dora_scale is not None or reshape is not None:
                 raise DiaphaneError(
                     f"The patch of {path} is no plain low-rank patch of a linear layer and works only with start 0 and end 1."
                 )
@@ -109,15 +109,23 @@ def _low_rank(up: Tensor, down: Tensor) -> nn.Module:
     return layer
 
 
+def _is_linear(module: nn.Module) -> bool:
+    """By what it has: the linear layers of quantised models are of other classes than torch's."""
+    return hasattr(module, "in_features") and hasattr(module, "out_features")
+
+
 def _changed_layer(module: Any, path: str, weight: Tensor | None, bias: Tensor | None) -> nn.Module:
     """A layer of the module's kind that holds the change of its weight and bias."""
-    change = {"weight": torch.zeros_like(module.weight, device="cpu") if weight is None else weight}
+    if weight is None:
+        assert bias is not None  # there is a change of one of them
+        weight = bias.new_zeros(module.weight.shape)
+    change = {"weight": weight}
     if bias is not None:
         change["bias"] = bias
     ops = comfy.ops.manual_cast
-    if isinstance(module, nn.Linear):
+    if _is_linear(module):
         return holding(ops.Linear, change, module.in_features, module.out_features, bias="bias" in change)
-    if isinstance(module, nn.Conv2d):
+    if hasattr(module, "kernel_size") and len(module.kernel_size) == 2:
         return holding(
             ops.Conv2d,
             change,
@@ -131,8 +139,8 @@ def _changed_layer(module: Any, path: str, weight: Tensor | None, bias: Tensor |
             bias="bias" in change,
         )
     change.setdefault("bias", torch.zeros_like(change["weight"]))
-    if isinstance(module, nn.GroupNorm):
+    if hasattr(module, "num_groups"):
         return holding(ops.GroupNorm, change, module.num_groups, module.num_channels, eps=module.eps)
-    if isinstance(module, nn.LayerNorm):
+    if hasattr(module, "normalized_shape"):
         return holding(ops.LayerNorm, change, module.normalized_shape, eps=module.eps)
     raise DiaphaneError(f"The patch of {path} ({type(module).__name__}) works only with start 0 and end 1.")
