@@ -16,15 +16,18 @@ import comfy.ops
 import comfy.utils
 import torch
 from comfy.ldm.modules.attention import optimized_attention
-from comfy.model_patcher import CoreModelPatcher, ModelPatcher
+from comfy.model_patcher import ModelPatcher
+from comfy.patcher_extension import WrappersMP
 from torch import Tensor, nn
 
 from ..errors import DiaphaneError, WeightsError
 from ..nets.attention_sharing import PROJECTIONS, AttentionSharing, SharingUnit
+from ..nets.operations import shapes_of
 from ..pixels.fit import CROP
-from ..weights.grammar import looks_like, sharing_frames, sharing_has_control
+from ..weights.grammar import excerpt, looks_like, sharing_frames, sharing_has_control
+from .additional import attach, attached
 from .control_picture import ControlPicture
-from .deltas import add_merged, low_rank_patch
+from .deltas import add_merged, check_network, low_rank_patch, weight_shapes
 from .forward_hooks import ForwardHook, ForwardHooks
 from .networks import check_complete
 from .side_layers import Patches
@@ -39,6 +42,16 @@ BLOCKS: tuple[Block, ...] = (
     ("middle", 0),
 )
 ATTENTIONS = ("attn1", "attn2")
+# Where in the model each attention module is, in the same order.
+PLACES: dict[tuple[Block, str], str] = {
+    ((kind, i), attention): "diffusion_model."
+    + (f"{kind}_blocks.{i}" if kind != "middle" else "middle_block")
+    + f".1.transformer_blocks.0.{attention}"
+    for kind, i in BLOCKS
+    for attention in ATTENTIONS
+}
+# How often the latent has been halved in each block.
+LEVELS: dict[Block, int] = {(kind, i): {"input": (i - 1) // 3, "output": 3 - i // 3, "middle": 3}[kind] for kind, i in BLOCKS}
 
 
 def share_attention(
@@ -58,38 +71,34 @@ def share_attention(
     Raises WeightsError if the file is no attention sharing file, needs a control picture or has no use for one, or is for another model.
     """
     check_complete(state_dict, AttentionSharing, "a whole SD1.5 attention sharing file")
-    net = AttentionSharing.from_state_dict(
-        state_dict, comfy.ops.manual_cast, dtype=model.model.get_dtype_inference(), device=memory.unet_offload_device()
-    )
-    _check_control(net, control)
-    paths = _attention_paths()
-    _check_widths(net, model, paths)
+    layout = AttentionSharing.from_shapes(shapes_of(state_dict), device="meta")
+    _check_control(layout, control)
+    _check_widths(layout, model)
 
     patched = model.clone()
     window = SigmaWindow(start, end)
     if weight == 0.0 or window.is_empty:
         return patched
-    merged = net.frames == 1 and window.is_whole
+    merged = layout.frames == 1 and window.is_whole
     if merged:
-        add_merged(patched, _only_changes(state_dict, paths), weight)
-        for unit in net.units:
-            unit.drop_changes()
-    net.fuse(comfy.ops.manual_cast, model.load_device)
+        add_merged(patched, _only_changes(state_dict), weight)
     key = f"diaphane.{uuid.uuid4().hex}"
-    picture = ControlPicture(control, fit, net.kwargs_encoder, key) if control is not None and net.kwargs_encoder is not None else None
-    units = dict(zip(paths, net.units, strict=True))
-    sharing = Sharing(units, net.frames, picture, weight, window, key)
+    dtype, load_device = model.model.get_dtype_inference(), model.load_device
 
-    patcher = CoreModelPatcher(net, load_device=model.load_device, offload_device=memory.unet_offload_device())
-    patched.set_additional_models(key, [patcher])
+    def build() -> AttentionSharing:
+        net = AttentionSharing.from_state_dict(state_dict, comfy.ops.manual_cast, dtype=dtype, device=memory.unet_offload_device())
+        if merged:
+            for unit in net.units:
+                unit.drop_changes()
+        net.fuse(comfy.ops.manual_cast, load_device)
+        return net
+
+    attach(patched, key, build)
+    picture = ControlPicture(control, fit, key) if control is not None else None
+    sharing = Sharing(layout.frames, picture, weight, window, key)
     if not merged:
-        patched.set_injections(key, [ForwardHooks(sharing.forward_hooks(paths))])
-    for attention, set_patch, set_output_patch in (
-        ("attn1", patched.set_model_attn1_patch, patched.set_model_attn1_output_patch),
-        ("attn2", patched.set_model_attn2_patch, patched.set_model_attn2_output_patch),
-    ):
-        set_patch(sharing.before(attention))
-        set_output_patch(sharing.after(attention))
+        patched.set_injections(key, [ForwardHooks(sharing.forward_hooks)])
+    patched.add_wrapper_with_key(WrappersMP.APPLY_MODEL, key, sharing.around_model)
     if picture is not None:
         picture.attach(patched)
     if not window.is_whole:
@@ -107,27 +116,21 @@ def check_arrangement(state_dict: Mapping[str, Tensor], *, frames: int, control:
 class Sharing:
     """The patches around the attention modules of one model."""
 
-    def __init__(
-        self,
-        units: Mapping[tuple[Block, str], SharingUnit],
-        frames: int,
-        picture: ControlPicture | None,
-        weight: float,
-        window: SigmaWindow,
-        key: str,
-    ):
-        self.units = units
+    def __init__(self, frames: int, picture: ControlPicture | None, weight: float, window: SigmaWindow, key: str):
+        """key: of the network, both among the model's additional ones and, while the model runs, in its options."""
         self.frames = frames
         self.picture = picture
         self.weight = weight
         self.window = window
         self.key = key
+        self.input_key, self.others_key = f"{key}.input", f"{key}.others"
+        self._patches = {attention: (self.before(attention), self.inside(attention), self.after(attention)) for attention in ATTENTIONS}
 
-    def forward_hooks(self, paths: Mapping[tuple[Block, str], str]) -> dict[str, ForwardHook]:
+    def forward_hooks(self, patcher: ModelPatcher) -> dict[str, ForwardHook]:
         """Hooks for the projections of every attention module."""
         return {
-            _projection(path, projection): self._adding_hook(self.units[place], projection)
-            for place, path in paths.items()
+            _projection(path, projection): self._adding_hook(unit, projection)
+            for path, unit in zip(PLACES.values(), attached(patcher, self.key).units, strict=True)
             for projection in PROJECTIONS
         }
 
@@ -139,8 +142,25 @@ class Sharing:
 
         return add
 
+    def around_model(
+        self, executor: Any, x: Tensor, t: Tensor, c_concat: Any, c_crossattn: Any, control: Any, options: dict[str, Any], **kwargs: Any
+    ) -> Tensor:
+        """Wrapper of the model: puts our patches around those of all other nodes, which may change the tokens in between (ToMe).
+
+        The network is that of the model that runs, which may be a copy on another card.
+        """
+        patches = dict(options.get("patches", {}))
+        others = []
+        for attention, (before, inside, after) in self._patches.items():
+            theirs, theirs_after = patches.get(f"{attention}_patch", []), patches.get(f"{attention}_output_patch", [])
+            patches[f"{attention}_patch"] = [before, *theirs, inside]
+            patches[f"{attention}_output_patch"] = [*theirs_after, after]
+            others += theirs
+        ours = {self.key: attached(executor.class_obj.current_patcher, self.key), self.others_key: others, "patches": patches}
+        return executor(x, t, c_concat, c_crossattn, control, {**options, **ours}, **kwargs)
+
     def before(self, attention: str) -> Any:
-        """Patch for the input of an attention module: adds the control signal."""
+        """Patch for the input of an attention module, before those of other nodes: adds the control signal."""
 
         def patch(x: Tensor, context: Tensor, value: Tensor, options: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
             unit = self._unit(attention, options)
@@ -149,24 +169,40 @@ class Sharing:
             self._check_batch(len(x) // len(options["cond_or_uncond"]))
             signal = None
             if self.picture is not None:
-                signal = self._signal(unit, self.picture.map_for(options), x)
+                signal = self._signal(unit, self.picture.map_for(LEVELS[options["block"]], options), x)
                 controlled = x + signal
-                # Self-attention looks at the controlled input, unless another patch has given it something else to look at.
+                # Self-attention looks at the controlled input.
                 context, value = (controlled if y is x else y for y in (context, value))
                 x = controlled
-            options[self.key] = (x, signal)
+            options[self.input_key] = (x, signal)
+            return x, context, value
+
+        return patch
+
+    def inside(self, attention: str) -> Any:
+        """Patch for the input of an attention module, after those of other nodes: sees whether rows still name frames."""
+
+        def patch(x: Tensor, context: Tensor, value: Tensor, options: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
+            if self.frames > 1 and self._unit(attention, options) is not None:
+                before = options[self.input_key][0]
+                if not (len(x) == len(context) == len(value) and _same_frames(x, before, self.frames)):
+                    nodes = ", ".join(dict.fromkeys(map(_node_of, options[self.others_key])))
+                    raise DiaphaneError(
+                        "Layers that are generated together are told apart by their rows of the batch, which another node's patch of the "
+                        f"model rearranges (as HyperTile does; here: {nodes}): take that node out of this model's chain."
+                    )
             return x, context, value
 
         return patch
 
     def after(self, attention: str) -> Any:
-        """Patch for the output of an attention module: adds the control signal once more and the attention among frames."""
+        """Patch for the output of an attention module, after all others: adds the control signal again and the attention among frames."""
 
         def patch(output: Tensor, options: dict[str, Any]) -> Tensor:
             unit = self._unit(attention, options)
             if unit is None:
                 return output
-            x, signal = options.pop(self.key)
+            x, signal = options.pop(self.input_key)
             mixed = unit.temporal(x + output, options["n_heads"], optimized_attention)
             output = torch.add(output, mixed, alpha=self.weight)
             return output if signal is None else output + signal
@@ -174,7 +210,7 @@ class Sharing:
         return patch
 
     def _unit(self, attention: str, options: dict[str, Any]) -> SharingUnit | None:
-        return _unit_of_block(self.units, attention, options) if self.window.is_open() else None
+        return _unit_of_block(self.key, attention, options) if self.window.is_open() else None
 
     def _signal(self, unit: SharingUnit, control_map: Tensor, x: Tensor) -> Tensor:
         signal = unit.control(control_map) * self.weight  # GFTC
@@ -190,23 +226,31 @@ class Sharing:
             )
 
 
-def _find(units: Mapping[tuple[Block, str], SharingUnit], attention: str, options: dict[str, Any]) -> SharingUnit | None:
-    return units.get((options["block"], attention))
+def _find(key: str, attention: str, options: dict[str, Any]) -> SharingUnit | None:
+    return dict(zip(PLACES, options[key].units, strict=True)).get((options["block"], attention))
 
 
 # Never part of a compiled block: the host drops the guards on its options, and every other block would get the same unit.
 _unit_of_block: Any = torch.compiler.disable(_find)
 
 
-def _attention_paths() -> dict[tuple[Block, str], str]:
-    """Where in the model each attention module is, in the order of the released files."""
-    return {
-        ((kind, i), attention): "diffusion_model."
-        + (f"{kind}_blocks.{i}" if kind != "middle" else "middle_block")
-        + f".1.transformer_blocks.0.{attention}"
-        for kind, i in BLOCKS
-        for attention in ATTENTIONS
-    }
+def _same_frames(x: Tensor, before: Tensor, frames: int) -> bool:
+    """Whether row i of x [R, T, C] is a row of frame i % frames, as it is in `before` [N frames, T', C].
+
+    Rows may be repeated, as patches for regions do it; then their first tokens tell where they are from.
+    """
+    if len(x) == len(before):
+        return True
+    if x.shape[1:] != before.shape[1:]:
+        return False
+    same = (x[:, None, 0] == before[None, :, 0]).all(dim=-1)
+    row, from_row = (torch.arange(len(rows), device=x.device) % frames for rows in (x, before))
+    return bool((same & (row[:, None] == from_row)).any(dim=1).all())
+
+
+def _node_of(patch: Any) -> str:
+    """What a patch of another node is known by: the class that it is from, or that it is made in."""
+    return getattr(patch, "__qualname__", type(patch).__qualname__).split(".")[0]
 
 
 def _projection(path: str, projection: str) -> str:
@@ -214,7 +258,7 @@ def _projection(path: str, projection: str) -> str:
     return f"{path}.to_{projection}{'.0' if projection == 'out' else ''}"
 
 
-def _only_changes(state_dict: Mapping[str, Tensor], paths: Mapping[tuple[Block, str], str]) -> Patches:
+def _only_changes(state_dict: Mapping[str, Tensor]) -> Patches:
     """The low-rank changes of a file for one frame, as patches of the model's weights."""
 
     def part(layer: int, projection: str, name: str) -> Tensor:
@@ -222,7 +266,7 @@ def _only_changes(state_dict: Mapping[str, Tensor], paths: Mapping[tuple[Block, 
 
     return {
         f"{_projection(path, projection)}.weight": low_rank_patch(part(layer, projection, "up"), part(layer, projection, "down"))
-        for layer, path in enumerate(paths.values())
+        for layer, path in enumerate(PLACES.values())
         for projection in PROJECTIONS
     }
 
@@ -236,10 +280,18 @@ def _check_control(net: AttentionSharing, control: Tensor | None) -> None:
         raise WeightsError("This attention sharing file needs a given layer. Use LayerDiffuse Joint From Layer.")
 
 
-def _check_widths(net: AttentionSharing, model: ModelPatcher, paths: Mapping[tuple[Block, str], str]) -> None:
-    if len(net.units) != len(paths):
-        raise WeightsError(f"This attention sharing file has {len(net.units)} layers, SD1.5 has {len(paths)}. Choose another file.")
-    for path, unit in zip(paths.values(), net.units, strict=True):
+def _check_widths(net: AttentionSharing, model: ModelPatcher) -> None:
+    if len(net.units) != len(PLACES):
+        raise WeightsError(f"This attention sharing file has {len(net.units)} layers, SD1.5 has {len(PLACES)}. Choose another file.")
+    keys = {f"{_projection(path, projection)}.weight" for path in PLACES.values() for projection in PROJECTIONS}
+    missing = sorted(keys - weight_shapes(model, keys).keys())
+    check_network(model, missing, "load an SD1.5 checkpoint with ComfyUI's own loader")
+    if missing:
+        raise WeightsError(
+            f"The model lacks {len(missing)} of the {len(keys)} weights that this file changes, e.g. {excerpt(missing)}. "
+            "Load an SD1.5 checkpoint (distilled ones have fewer blocks)."
+        )
+    for path, unit in zip(PLACES.values(), net.units, strict=True):
         module = comfy.utils.get_attr(model.model, path)
         got = (unit.width, unit.context_width)
         needed = (module.to_q.out_features, module.to_k.in_features)

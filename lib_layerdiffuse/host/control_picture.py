@@ -11,7 +11,6 @@ from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import CallbacksMP, WrappersMP
 from torch import Tensor
 
-from ..nets.attention_sharing import ControlEncoder
 from ..pixels.fit import fit_to
 from .transparency import LATENT_SCALE
 
@@ -19,39 +18,46 @@ GREY = 0.5
 
 
 class ControlPicture:
-    """Control maps of one picture. They are computed once per size and forgotten when the sampling ends."""
+    """Control maps of one picture. They are computed once per size and card, and forgotten when the sampling ends."""
 
-    def __init__(self, picture: Tensor, fit: str, encoder: ControlEncoder, key: str):
-        """picture [1, H, W, 3] in [0, 1]; fit: how it is brought to the size of the generation."""
+    def __init__(self, picture: Tensor, fit: str, network_key: str):
+        """picture [1, H, W, 3] in [0, 1]; fit: how it is brought to the size of the generation.
+
+        network_key: where the options of a run hold the network whose control encoder makes the maps.
+        """
         self.picture = picture[..., :3].movedim(-1, 1)  # BHWC -> BCHW
         self.fit = fit
-        self.encoder = encoder
-        self.key = f"{key}.control"
-        self._maps: dict[tuple[int, ...], dict[tuple[int, ...], Tensor]] = {}
+        self.network_key = network_key
+        self.key = f"{network_key}.control"
+        self._maps: dict[tuple[Any, ...], list[Tensor]] = {}
 
     def attach(self, model: ModelPatcher) -> None:
         model.add_wrapper_with_key(WrappersMP.CALC_COND_BATCH, self.key, self._give_to_areas)
         model.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, self.key, self._take_from_areas)
         model.add_callback_with_key(CallbacksMP.ON_CLEANUP, self.key, lambda *_: self._maps.clear())
 
-    def map_for(self, options: dict[str, Any]) -> Tensor:
-        """The control map [G, M, h, w] for the attention module whose options these are, G = 1 or the number of conditions."""
+    def map_for(self, level: int, options: dict[str, Any]) -> Tensor:
+        """The control map [G, M, h, w] for the attention module whose options these are, G = 1 or the number of conditions.
+
+        level: how often the UNet has halved the latent there. Where a patch of another node has changed its size (Deep Shrink), the
+        level's map is brought to it.
+        """
         maps = options.get(self.key)
         if maps is None:
-            size = tuple(options["original_shape"][-2:])
-            if size not in self._maps:
-                self._maps[size] = self._encode(self._at(size), options)
-            maps = self._maps[size]
-        return maps[tuple(options["activations_shape"][-2:])]
+            place = (options["sigmas"].device, *options["original_shape"][-2:])
+            if place not in self._maps:
+                self._maps[place] = self._encode(self._at(place[1:]), options)
+            maps = self._maps[place]
+        size = tuple(options["activations_shape"][-2:])
+        return maps[level] if tuple(maps[level].shape[2:]) == size else F.interpolate(maps[level], size, mode="area")
 
     def _at(self, latent_size: tuple[int, ...]) -> Tensor:
         return fit_to(self.picture, latent_size[0] * LATENT_SCALE, latent_size[1] * LATENT_SCALE, self.fit, fill=GREY)
 
-    def _encode(self, picture: Tensor, options: dict[str, Any]) -> dict[tuple[int, ...], Tensor]:
-        like = options["sigmas"]
-        first = next(self.encoder.parameters())
-        maps = self.encoder((picture * 2.0 - 1.0).to(device=like.device, dtype=first.dtype))
-        return {tuple(m.shape[2:]): m for m in maps}
+    def _encode(self, picture: Tensor, options: dict[str, Any]) -> list[Tensor]:
+        encoder = options[self.network_key].kwargs_encoder
+        first = next(encoder.parameters())
+        return encoder((picture * 2.0 - 1.0).to(device=options["sigmas"].device, dtype=first.dtype))
 
     def _give_to_areas(self, executor: Callable[..., Any], model: Any, conds: list[Any], x: Tensor, *args: Any) -> Any:
         # A condition for a part of the picture needs that part of the control picture: folded to the latent's size, the host crops it.

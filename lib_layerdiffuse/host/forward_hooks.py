@@ -24,9 +24,9 @@ class ForwardHooks(PatcherInjection):
     thrown away, even while the patcher it was cloned from is sampling: only the loaded one has a say.
     """
 
-    def __init__(self, hooks: Mapping[str, ForwardHook]):
-        """`hooks`: path of a module in the model, as in the model's state dict -> hook."""
-        self._hooks = dict(hooks)
+    def __init__(self, hooks_for: Callable[[ModelPatcher], Mapping[str, ForwardHook]]):
+        """hooks_for: patcher -> {path of a module in the model, as in its state dict: hook}; a hook must not hold the patcher."""
+        self._hooks_for = hooks_for
         # What takes a model's hooks out again also runs when the patcher that put them in ends. It must not depend on this object:
         # when the cycle collector ends both, the weak references in here (torch's handles are such, too) are cleared before `eject`.
         self._injected: weakref.WeakKeyDictionary[nn.Module, weakref.finalize[..., ModelPatcher]] = weakref.WeakKeyDictionary()
@@ -36,7 +36,7 @@ class ForwardHooks(PatcherInjection):
         if self._in_use_by_another(patcher):
             return
         self._eject(patcher)
-        handles = [comfy.utils.get_attr(patcher.model, path).register_forward_hook(hook) for path, hook in self._hooks.items()]
+        handles = [comfy.utils.get_attr(patcher.model, path).register_forward_hook(hook) for path, hook in self._hooks_for(patcher).items()]
         self._injected[patcher.model] = remove = weakref.finalize(patcher, remove_all, handles)
         remove.atexit = False
 

@@ -39,16 +39,28 @@ class MiniSD15(comfy.supported_models.SD15):
 
 def load_mini(folder: Path = FOLDER) -> tuple[ModelPatcher, comfy.sd.CLIP, comfy.sd.VAE]:
     """Diffusion model, text encoder and VAE. Raises DiaphaneError if the files are not there."""
+    model, clip, vae = _load(folder)
+    for index, patcher in enumerate((model, clip.patcher, vae.patcher)):
+        patcher.cached_patcher_init = (_patchers, (folder,), index)  # from ComfyUI 0.30 on: how to make it again, for another card
+    return model, clip, vae
+
+
+def _patchers(folder: Path, disable_dynamic: bool = False) -> list[ModelPatcher]:
+    model, clip, vae = _load(folder, **({"disable_dynamic": True} if disable_dynamic else {}))
+    return [model, clip.patcher, vae.patcher]
+
+
+def _load(folder: Path, **dynamic: bool) -> tuple[ModelPatcher, comfy.sd.CLIP, comfy.sd.VAE]:
     own = OwnWeights({role: folder / f"{name}.safetensors" for role, name in LAYER_WEIGHTS.items()})
     weights, metadata = _read(folder / f"{MODEL}.safetensors")
     settings = json.loads(metadata["mini"])
-    model = _model(weights, settings, own)
+    model = _model(weights, settings, own, ModelPatcher if dynamic else CoreModelPatcher)
     vae = _vae(*_read(folder / f"{AUTOENCODER}.safetensors"))
     vae.layer_weights = own
-    return model, _clip(_read(folder / f"{TEXT_ENCODER}.safetensors")[0], settings), vae
+    return model, _clip(_read(folder / f"{TEXT_ENCODER}.safetensors")[0], settings, **dynamic), vae
 
 
-def _model(weights: dict[str, Tensor], settings: dict[str, Any], own: OwnWeights) -> ModelPatcher:
+def _model(weights: dict[str, Tensor], settings: dict[str, Any], own: OwnWeights, patcher_class: type[ModelPatcher]) -> ModelPatcher:
     config = MiniSD15(_unet_config(weights, settings["heads"]))
     config.layer_weights = own
     config.unet_config |= _unet_config(weights, settings["heads"])  # the class asks for SD1.5's eight heads
@@ -58,7 +70,7 @@ def _model(weights: dict[str, Tensor], settings: dict[str, Any], own: OwnWeights
     config.set_inference_dtype(dtype, memory.unet_manual_cast(dtype, load_device, dtypes))
     model = config.get_model(weights, "", device=offload_device)
     _set_groups(model.diffusion_model, settings["group"])
-    patcher = CoreModelPatcher(model, load_device=load_device, offload_device=offload_device)
+    patcher = patcher_class(model, load_device=load_device, offload_device=offload_device)
     model.load_model_weights(dict(weights), "", assign=patcher.is_dynamic())
     return patcher
 
@@ -91,7 +103,7 @@ def _unet_config(weights: dict[str, Tensor], heads: int) -> dict[str, Any]:
     }
 
 
-def _clip(weights: dict[str, Tensor], settings: dict[str, Any]) -> comfy.sd.CLIP:
+def _clip(weights: dict[str, Tensor], settings: dict[str, Any], **dynamic: bool) -> comfy.sd.CLIP:
     weights = with_all_words(weights)
     width = weights["text_model.final_layer_norm.weight"].shape[0]
     layers = 1 + max(int(key.split(".")[3]) for key in weights if key.startswith("text_model.encoder.layers."))
@@ -107,6 +119,7 @@ def _clip(weights: dict[str, Tensor], settings: dict[str, Any]) -> comfy.sd.CLIP
         embedding_directory=folder_paths.get_folder_paths("embeddings"),
         model_options={"clip_l_model_config": layout},
         parameters=comfy.utils.calculate_parameters(weights),
+        **dynamic,
     )
     missing, unknown = clip.load_sd({f"clip_l.transformer.{key}": tensor for key, tensor in weights.items()}, full_model=True)
     # As in SD1.5's files: nothing uses the pooled text.

@@ -8,17 +8,17 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import comfy.model_management
 import comfy.ops
 import comfy.utils
 import torch
-from comfy.model_patcher import CoreModelPatcher, ModelPatcher
+from comfy.model_patcher import ModelPatcher
 from comfy.weight_adapter import LoRAAdapter
 from torch import Tensor, nn
 
 from ..errors import DiaphaneError
 from ..nets.low_rank import LowRank
 from ..nets.operations import holding
+from .additional import attach, attached
 from .forward_hooks import ForwardHook, ForwardHooks
 from .window import SigmaWindow
 
@@ -46,32 +46,44 @@ def add_side_layers(model: ModelPatcher, patches: Patches, weight: float, window
         path, parameter = weight_key.rsplit(".", 1)
         by_module.setdefault(path, []).append(Change(parameter, part, patch))
 
-    layers = nn.ModuleList()
-    hooks: dict[str, ForwardHook] = {}
-    for path, changes in by_module.items():
-        sides = _side_layers(comfy.utils.get_attr(model.model, path), path, changes)
-        layers.extend(side for side, _ in sides)
-        hooks[path] = _adding_hook(sides, weight, window)
+    modules = {path: comfy.utils.get_attr(model.model, path) for path in by_module}
 
-    patcher = CoreModelPatcher(layers, load_device=model.load_device, offload_device=comfy.model_management.unet_offload_device())
-    model.set_additional_models(key, [patcher])
-    model.set_injections(key, [ForwardHooks(hooks)])
+    def build() -> nn.Module:
+        return nn.ModuleList(SideLayers(modules[path], path, changes) for path, changes in by_module.items())
+
+    def hooks_for(patcher: ModelPatcher) -> dict[str, ForwardHook]:
+        return {path: _adding_hook(sides, weight, window) for path, sides in zip(by_module, attached(patcher, key), strict=True)}
+
+    attach(model, key, build)
+    model.set_injections(key, [ForwardHooks(hooks_for)])
     window.attach(model, key)
 
 
-def _adding_hook(sides: list[tuple[nn.Module, slice | None]], weight: float, window: SigmaWindow) -> ForwardHook:
+def _adding_hook(sides: SideLayers, weight: float, window: SigmaWindow) -> ForwardHook:
     def add(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor | None:
-        if not window.is_open():
-            return None
-        for side, rows in sides:
-            change = side(args[0])
+        return sides(args[0], output, weight) if window.is_open() else None
+
+    return add
+
+
+class SideLayers(nn.Module):
+    """The layers that hold the changes of one module."""
+
+    def __init__(self, module: nn.Module, path: str, changes: list[Change]):
+        super().__init__()
+        sides = _side_layers(module, path, changes)
+        self.layers = nn.ModuleList(side for side, _ in sides)
+        self.rows = [rows for _, rows in sides]
+
+    def forward(self, x: Tensor, output: Tensor, weight: float) -> Tensor:
+        """The module's `output` for `x` with all changes added, `weight` times."""
+        for layer, rows in zip(self.layers, self.rows, strict=True):
+            change = layer(x)
             if rows is None:
                 output = torch.add(output, change, alpha=weight)
             else:
                 output[..., rows] += change * weight
         return output
-
-    return add
 
 
 def _side_layers(module: nn.Module, path: str, changes: list[Change]) -> list[tuple[nn.Module, slice | None]]:

@@ -314,6 +314,11 @@ class SharedAttention(nn.Module):
                 found = found + self.more(row, q, transformer_options)
             results.append(m + F.linear(found, self.projection("out", frame), self.bias))
             inputs.append(h)
+        return torch.stack(self.shared(results)) - torch.stack(inputs)
+
+    def shared(self, results: list[Tensor]) -> list[Tensor]:
+        """All rows after the attention among the frames of each set."""
+        results = [*results]
         for first in range(0, len(results), self.frames):
             rows = torch.stack(results[first : first + self.frames])  # FTC
             normed = F.layer_norm(rows, rows.shape[-1:], self.own["temporal_n.weight"].float(), self.own["temporal_n.bias"].float(), 1e-6)
@@ -322,13 +327,21 @@ class SharedAttention(nn.Module):
             scores = (torch.einsum("fthc,gthc->thfg", q, k) / q.shape[-1] ** 0.5).softmax(-1)
             mixed = self.layer("o", torch.einsum("thfg,gthc->fthc", scores, v).flatten(2))
             results[first : first + self.frames] = rows + self.weight * mixed
-        return torch.stack(results) - torch.stack(inputs)
+        return results
 
 
 class Shared:
     """A copy of an SD1.5 model whose attention modules are the written-out ones."""
 
-    def __init__(self, model: ModelPatcher, weights: Mapping[str, Tensor], *, weight: float = 1.0, picture: Tensor | None = None):
+    def __init__(
+        self,
+        model: ModelPatcher,
+        weights: Mapping[str, Tensor],
+        *,
+        weight: float = 1.0,
+        picture: Tensor | None = None,
+        unit_class: type[SharedAttention] = SharedAttention,
+    ):
         """picture [1, H, W, 3] in [0, 1], at the size of the generation."""
         self.model = copy_of(model)
         self.encoder = {key: tensor.float() for key, tensor in weights.items() if key.startswith("kwargs_encoder.")}
@@ -339,7 +352,7 @@ class Shared:
             parent = self.model.model.diffusion_model.get_submodule(f"{block}.1.transformer_blocks.0")
             prefix = f"hookers.layers.{n}."
             own = {key.removeprefix(prefix): tensor for key, tensor in weights.items() if key.startswith(prefix)}
-            unit = SharedAttention(getattr(parent, name), own, frames, weight)
+            unit = unit_class(getattr(parent, name), own, frames, weight)
             setattr(parent, name, unit)
             self.units[block, name] = unit
         if picture is not None:
