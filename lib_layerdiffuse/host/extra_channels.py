@@ -67,8 +67,8 @@ class ExtraChannels:
     def _take_from_conds(
         self, executor: Callable[..., Any], x: Tensor, timesteps: Any, context: Any, y: Any, control: Any, options: dict, **kwargs: Any
     ) -> Any:
-        options[self.key] = kwargs.pop(self.key, None)
-        return executor(x, timesteps, context, y, control, options, **kwargs)
+        given = kwargs.pop(self.key, None)
+        return executor(x, timesteps, context, y, control, {**options, self.key: given}, **kwargs)
 
     def __call__(self, h: Tensor, options: dict[str, Any]) -> Tensor:
         if options["block"] != ("input", 0) or not self.window.is_open():
