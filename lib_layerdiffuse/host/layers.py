@@ -61,8 +61,8 @@ def check_whole_sets(count: int, layers: Sequence[str]) -> None:
 
 
 def empty_latent(width: int, height: int, layers: Sequence[str], sets: int, device: torch.device) -> dict[str, Any]:
-    """A LATENT of zeros for `sets` sets of layers, its size rounded to whole multiples of 64 pixels."""
-    height, width = (max(1, round(side / 64)) * 8 for side in (height, width))
+    """A LATENT of zeros for `sets` sets of layers, its size rounded to multiples of 64 pixels, halves up."""
+    height, width = (max(1, (side + 32) // 64) * 8 for side in (height, width))
     return {"samples": torch.zeros(sets * len(layers), 4, height, width, device=device), LAYERS_KEY: tuple(layers)}
 
 

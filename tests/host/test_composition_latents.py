@@ -176,3 +176,9 @@ def test_empty_latents_have_whole_sizes(sides: tuple[int, int]) -> None:
     samples: Tensor = empty_latent(*sides, JOINT, 2, torch.device("cpu"))["samples"]
     assert samples.shape[:2] == (6, 4)
     assert all(side % 8 == 0 and side > 0 for side in samples.shape[2:])
+
+
+@pytest.mark.parametrize(("side", "rounded"), [(95, 64), (96, 128), (160, 192), (224, 256), (1, 64)])
+def test_empty_latents_round_halves_up(side: int, rounded: int) -> None:
+    samples: Tensor = empty_latent(side, 64, JOINT, 1, torch.device("cpu"))["samples"]
+    assert samples.shape[2:] == (8, rounded // 8)
