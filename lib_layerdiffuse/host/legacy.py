@@ -7,6 +7,7 @@ from __future__ import annotations
 import math
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, cast
 
 import comfy.conds
@@ -51,11 +52,14 @@ _OTHER_LAYER = {FOREGROUND: BACKGROUND, BACKGROUND: FOREGROUND}
 
 
 def apply_transparent(model: ModelPatcher, config: str, weight: float) -> ModelPatcher:
-    """A clone of `model` that generates transparent pictures. Raises DiaphaneError if config and model are of different families."""
+    """A clone of `model` that generates transparent pictures. Raises DiaphaneError if config and model are of different families.
+
+    weight: of no effect for SD1.5, as in the older pack, whose workflows have values there that were never used.
+    """
     family, method = APPLY[config]
     others = {other: f"Set config to {name}." for name, (other, _) in APPLY.items() if other is not family}
     require_family(model, "Layer Diffuse Apply", {**others, family: None})
-    return make_transparent(model, method=method, weight=weight)
+    return make_transparent(model, method=method, weight=1.0 if family is Family.SD15 else weight)
 
 
 def apply_joint(model: ModelPatcher, prompts: Sequence[Any]) -> ModelPatcher:
@@ -103,15 +107,21 @@ def decode(samples: Tensor, images: Tensor, version: str, at_once: int) -> Tenso
         raise DiaphaneError(
             f"Got {len(images)} images and {len(samples)} latents. Connect the images that were decoded from these latents."
         )
-    decoder = transparency_decoder(cast(VAE, _NoVAE()), VERSIONS[version])
+    decoder = transparency_decoder(_no_vae(version), VERSIONS[version])
     pairs = zip(pixels.split(at_once), samples.split(at_once), strict=True)
     return torch.cat([decode_rgba(decoder, pixel, latent) for pixel, latent in pairs])
 
 
 class _NoVAE:
-    """Stands in for the VAE, which those nodes do not ask for: as networks live with their VAE, this one's is gone after the run."""
+    """Stands in for the VAE, which those nodes do not ask for."""
 
     latent_channels = LATENT_CHANNELS
+
+
+@lru_cache(maxsize=1)
+def _no_vae(version: str) -> VAE:
+    """The VAE that a version's network lives with: from run to run, until another version is decoded. (Each network has 208 MB.)"""
+    return cast(VAE, _NoVAE())
 
 
 def _seen_by(model: ModelPatcher, *latents: Mapping[str, Any]) -> Extra:

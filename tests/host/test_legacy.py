@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import importlib
 from collections.abc import Callable, Iterator
 from types import ModuleType
@@ -234,14 +235,15 @@ def test_hosts_without_replacements_are_left_alone(pack: ModuleType, monkeypatch
 
 
 @pytest.mark.parametrize(
-    ("config", "family", "method"),
-    [(TRANSPARENT[0], "sdxl", "attention"), (TRANSPARENT[1], "sdxl", "conv"), (TRANSPARENT[2], "sd15", "attention")],
+    ("config", "family", "method", "weight"),
+    [(TRANSPARENT[0], "sdxl", "attention", 0.7), (TRANSPARENT[1], "sdxl", "conv", 0.7), (TRANSPARENT[2], "sd15", "attention", 1.0)],
 )
-def test_apply(run: Run, request: pytest.FixtureRequest, config: str, family: str, method: str) -> None:
+def test_apply(run: Run, request: pytest.FixtureRequest, config: str, family: str, method: str, weight: float) -> None:
+    """With a weight of 0.7, which the older pack takes no notice of for SD1.5."""
     base = request.getfixturevalue(family)
     (patched,) = run("LayeredDiffusionApply", model=base, config=config, weight=0.7)
     result = sampled(family, patched)
-    same(result, sampled(family, make_transparent(base, method=method, weight=0.7)))
+    same(result, sampled(family, make_transparent(base, method=method, weight=weight)))
     assert_differ(result, sampled(family, base))
 
 
@@ -355,6 +357,25 @@ def test_decoders(run: Run, version: str, family: Family, size: tuple[int, int])
     # 1 = opaque here: the mask is alpha itself.
     assert torch.equal(torch.cat((colour, mask[..., None]), dim=-1), rgba)
     assert mask.max() > mask.min()
+
+
+def test_networks_are_read_once(run: Run, pack: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not again for every run; of two versions, the one that was used last is kept."""
+    files = importlib.import_module(f"{pack.__name__}.lib_layerdiffuse.host.weight_files")
+    read: list[str] = []
+
+    def reading(path: Any, *args: Any, original: Any = files.read_state_dict) -> Any:
+        read.append(path.stem)
+        return original(path, *args)
+
+    monkeypatch.setattr(files, "read_state_dict", reading)
+    importlib.import_module(f"{pack.__name__}.lib_layerdiffuse.host.legacy")._no_vae.cache_clear()
+    inputs: dict[str, Any] = {"samples": {"samples": noise(1)}, "images": picture(1, channels=3), "sub_batch_size": 16}
+    for version in ("SDXL", "SDXL", "SD15", "SD15", "SDXL"):
+        run("LayeredDiffusionDecodeRGBA", sd_version=version, **inputs)
+        gc.collect()
+    assert read == ["vae_transparent_decoder", "layer_sd15_vae_transparent_decoder", "vae_transparent_decoder"]
+    assert len([vae for vae in files._networks if type(vae).__name__ == "_NoVAE"]) == 1
 
 
 @pytest.mark.parametrize("frames", [2, 3])

@@ -101,7 +101,8 @@ def loader(prompt: Json) -> str:
 
 def apply(prompt: Json, node_id: str, old: Json) -> None:
     method = METHODS.get(old["config"], "attention")
-    put(prompt, node_id, "DiaphaneTransparent", model=old["model"], method=method, weight=old["weight"], start=0.0, end=1.0)
+    weight = 1.0 if old["config"].startswith("SD15") else old["weight"]  # which the older pack never used for SD1.5
+    put(prompt, node_id, "DiaphaneTransparent", model=old["model"], method=method, weight=weight, start=0.0, end=1.0)
 
 
 def prompts_of_layers(prompt: Json, node_id: str, layers: str, **own: Any) -> None:
