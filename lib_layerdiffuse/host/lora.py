@@ -34,8 +34,15 @@ def apply_lora(
     keys = comfy.lora.model_lora_keys_unet(model.model, {})
     lora = comfy.lora_convert.convert_lora(dict(state_dict))
     patches = comfy.lora.load_lora(lora, keys, log_missing=False)
-    shapes = weight_shapes(model, targets := {key if isinstance(key, str) else key[0] for key in patches})
-    check_network(model, targets - shapes.keys(), WAY_OUT)
+    targets = {key if isinstance(key, str) else key[0] for key in patches}
+    shapes = weight_shapes(model, targets)
+    missing = sorted(targets - shapes.keys())
+    check_network(model, missing, WAY_OUT)
+    if missing:
+        raise WeightsError(
+            f"{len(missing)} of the {len(targets)} weights that this LoRA changes are not in the model, e.g. {excerpt(missing)}. "
+            "Load the model that the file was made for (distilled ones have fewer blocks)."
+        )
     used = {key for patch in patches.values() for key in getattr(patch, "loaded_keys", ())}
     unused = sorted(set(lora) - used)
     if unused:
