@@ -49,7 +49,7 @@ class ControlPicture:
                 self._maps[place] = self._encode(self._at(place[1:]), options)
             maps = self._maps[place]
         size = tuple(options["activations_shape"][-2:])
-        return maps[level] if tuple(maps[level].shape[2:]) == size else F.interpolate(maps[level], size, mode="area")
+        return maps[level] if tuple(maps[level].shape[2:]) == size else F.interpolate(maps[level], size, mode="bilinear")
 
     def _at(self, latent_size: tuple[int, ...]) -> Tensor:
         return fit_to(self.picture, latent_size[0] * LATENT_SCALE, latent_size[1] * LATENT_SCALE, self.fit, fill=GREY)
