@@ -5,12 +5,14 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Mapping
+from functools import cache
 from typing import Any, TypeVar
 
 from comfy_api.latest import io
 from torch import Tensor
 
 from ..lib_layerdiffuse.errors import DiaphaneError
+from .inputs import WeightFile
 
 Node = TypeVar("Node", bound=type[io.ComfyNode])
 
@@ -20,9 +22,10 @@ def checked(node: Node) -> Node:
     changed: Any = node
     execute = changed.execute.__func__
     signature = inspect.signature(execute)
+    schema_of = cache(changed.define_schema)  # building one looks for files
 
     def execute_checked(cls: type[io.ComfyNode], *args: Any, **kwargs: Any) -> io.NodeOutput:
-        schema = cls.define_schema()
+        schema = schema_of()
         values = signature.bind(cls, *args, **kwargs).arguments
         for item in schema.inputs:
             if item.id in values:
@@ -43,7 +46,7 @@ def _allowed(what: str, item: Any, value: Any) -> Any:
         return _number(what, item, value)
     if isinstance(item, io.Combo.Input):
         # Which files there are may have changed: looking for one says so.
-        if not item.id.endswith("file") and value not in (item.options or []):
+        if not isinstance(item, WeightFile) and value not in (item.options or []):
             choices = ", ".join(map(str, item.options or []))
             raise DiaphaneError(f"{what} has to be one of {choices}; got {value!r}. Change it, or what is connected to it.")
     elif isinstance(item, io.String.Input):

@@ -50,8 +50,12 @@ def sampling_range(end_hint: str = "") -> list[io.Input]:
     ]
 
 
-def weight_file(input_id: str, what: str) -> io.Combo.Input:
-    return io.Combo.Input(
+class WeightFile(io.Combo.Input):
+    """A choice among files, which come and go while the host runs."""
+
+
+def weight_file(input_id: str, what: str) -> WeightFile:
+    return WeightFile(
         input_id,
         options=file_choices(),
         default=AUTO,

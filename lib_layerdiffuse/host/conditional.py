@@ -20,6 +20,11 @@ from .weight_files import weights_for
 
 BLEND, EXTRACT = "LayerDiffuse Blend", "LayerDiffuse Extract"
 
+NO_EXTRACTION = (
+    "No such weights exist for SD1.5. Generate its layers together: all by LayerDiffuse Joint, those beside a given one by "
+    "LayerDiffuse Joint From Layer."
+)
+
 ROLE_FOR_GIVEN = {FOREGROUND: Role.FOREGROUND_TO_BLENDED, BACKGROUND: Role.BACKGROUND_TO_BLENDED}
 ROLE_FOR_WANTED = {BACKGROUND: Role.FOREGROUND_BLENDED_TO_BACKGROUND, FOREGROUND: Role.BACKGROUND_BLENDED_TO_FOREGROUND}
 
@@ -63,7 +68,7 @@ def make_extract(
 
     blended, layer: [B, H, W, 4] in [0, 1], straight alpha; layer is the background if the foreground is wanted, and the other way round.
     """
-    family = require_family(model, EXTRACT, {Family.SDXL: None, Family.SD15: "Use LayerDiffuse Joint From Layer."})
+    family = require_family(model, EXTRACT, {Family.SDXL: None, Family.SD15: NO_EXTRACTION})
     extra = _seen_by(model, vae, [layer, blended], fit, EXTRACT)
     with weights_for(model, family, ROLE_FOR_WANTED[wanted], file) as weights:
         return apply_deltas(model, weights, weight=weight, start=start, end=end, extra=extra)

@@ -21,6 +21,9 @@ AUTO = "auto"
 FAMILY_CHOICES = [AUTO, Family.SDXL.value, Family.SD15.value, Family.FLUX.value]
 FLUX_LATENT_CHANNELS = 16
 
+# Models of newer hosts whose own VAE decodes to alpha.
+NATIVE_ALPHA = ("QwenImage21",)
+
 _CONFIGS = {Family.SD15: supported.SD15, Family.SDXL: supported.SDXL, Family.FLUX: supported.Flux}
 
 
@@ -44,12 +47,19 @@ def require_family(model: ModelPatcher, node: str, ways_out: Mapping[Family, str
     needed = " or ".join(known for known, way_out in ways_out.items() if way_out is None)
     got = family if family is not None else type(model.model.model_config).__name__
     way_out = (family and ways_out.get(family)) or "Load another checkpoint."
+    if got in NATIVE_ALPHA:
+        way_out = "That model makes transparent pictures by itself: ask for them in the prompt and decode with VAE Decode."
     raise DiaphaneError(f"{node} needs an {needed} model, got {got}. {way_out}")
 
 
 def require_vae(vae: VAE, node: str) -> None:
     """Raises DiaphaneError unless the VAE is of a kind that LayerDiffuse knows: pictures, one eighth, 4 or 16 channels."""
     vae.throw_exception_if_invalid()
+    if vae.output_channels == 4:
+        raise DiaphaneError(
+            f"{node} got a VAE whose pictures have alpha by themselves (4 channels). Use VAE Decode and VAE Encode, "
+            "which keep it, and the model without a LayerDiffuse patch."
+        )
     if vae.latent_dim != 2 or vae.latent_channels not in (4, FLUX_LATENT_CHANNELS) or vae.spacial_compression_encode() != 8:
         raise DiaphaneError(
             f"{node} needs the VAE of an SD1.5, SDXL or Flux model, got one with {vae.latent_channels} latent channels "
@@ -62,13 +72,23 @@ def latent_family(choice: str, vae: VAE, samples: Mapping[str, Any] | None = Non
 
     SD1.5 and SDXL latents look alike; without names of layers, which only SD1.5 has, a 4-channel latent counts as SDXL.
     """
-    if own_weights(vae) is not None:  # whatever is chosen: no others fit
-        return Family.SD15
-    if choice != AUTO:
+    if choice != AUTO and own_weights(vae) is None:  # whatever is chosen, no other weights fit than a VAE's own
         return Family(choice)
-    if vae.latent_channels == FLUX_LATENT_CHANNELS:
+    known = _told_by(vae, samples)
+    if known is None:
+        logger.info("family is auto and the latent does not say where it comes from: taken as SDXL.")
+    return known or Family.SDXL
+
+
+def family_advice(choice: str, vae: VAE, samples: Mapping[str, Any] | None = None) -> str | None:
+    """How to set family if pictures come out wrong; None where latent or VAE say which is right."""
+    if own_weights(vae) is None and choice != AUTO:
+        return "set family to the model's own"
+    return None if _told_by(vae, samples) else "set family to SD1.5 if such a model sampled (auto took SDXL)"
+
+
+def _told_by(vae: VAE, samples: Mapping[str, Any] | None) -> Family | None:
+    """The family that a VAE or the names in a latent give away."""
+    if own_weights(vae) is None and vae.latent_channels == FLUX_LATENT_CHANNELS:
         return Family.FLUX
-    if samples is not None and layers_in(samples):
-        return Family.SD15
-    logger.info("family is auto and the latent does not say where it comes from: taken as SDXL. Set family to SD1.5 if it is.")
-    return Family.SDXL
+    return Family.SD15 if own_weights(vae) is not None or layers_in(samples or {}) else None

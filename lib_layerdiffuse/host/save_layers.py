@@ -44,6 +44,7 @@ def save_layers(layers: Layers, form: str, prefix: str, metadata: Metadata) -> d
     written; of the picture that could not be saved nothing is left.
     """
     output = folder_paths.get_output_directory()
+    _check_name(prefix)
     with _explaining(output):
         folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(prefix, output, layers.width, layers.height)
     count = common_batch([layer.image for layer in layers.layers])
@@ -94,15 +95,23 @@ def _explaining(folder: str) -> Iterator[None]:
     """Turn what the disk has against it into a DiaphaneError."""
     try:
         yield
-    except (OSError, ValueError) as error:
-        if isinstance(error, OSError) and error.errno in TOO_MUCH:
+    except OSError as error:
+        if error.errno in TOO_MUCH:
             reason = f"The disk of {folder}, or that of the system's temporary files, is full. Make room and queue again."
-        elif isinstance(error, OSError):
+        else:
             why = error.strerror or error
             reason = f"The layers could not be saved in {folder} ({why}). Change filename_prefix, or the folder's permissions."
-        else:  # a name with a NUL in it
-            reason = f"The layers could not be saved in {folder} ({error}). Change filename_prefix."
         raise DiaphaneError(reason) from error
+
+
+def _check_name(prefix: str) -> None:
+    """Raises DiaphaneError for characters that no file name can hold; what a disk has against others, it says itself."""
+    try:
+        possible = b"\0" not in os.fsencode(prefix)
+    except UnicodeEncodeError:  # half of a pair that stands for one character
+        possible = False
+    if not possible:
+        raise DiaphaneError(f"No file can be called {prefix!r:.120}. Change filename_prefix.")
 
 
 def _writer(form: str) -> Writer:

@@ -32,6 +32,8 @@ def decode_and_split(
     From samples and vae, from images that are decoded already, or from all three (images retouched). layers: "auto" or a choice of
     `layers.CHOICES`. Raises DiaphaneError if something is missing or the batch is not made of whole sets.
     """
+    if samples is None and images is None:
+        raise DiaphaneError(f"{NODE} got nothing to take apart. Connect samples and vae, or images.")
     names = layers_in(samples or {}) if layers == AUTO else arrangement(layers)
     if names is None:
         raise DiaphaneError(f"{NODE} cannot tell which layers these are. Set layers by hand, or start from Empty Layer Latent.")
@@ -41,7 +43,7 @@ def decode_and_split(
         named = {**samples, LAYERS_KEY: names}
         images = decode_layers(vae, named, images, family=Family.SD15, decoder_file=decoder_file, passes=passes)
     elif images is None:
-        raise DiaphaneError(f"{NODE} needs samples and vae, or images. Connect one or the other.")
+        raise DiaphaneError(f"{NODE} got samples without a vae. Connect the VAE of the model, or images that are decoded already.")
     else:
         check_picture(images)
     return {name: picture if name == FOREGROUND else picture[..., :3] for name, picture in split_layers(images, names).items()}

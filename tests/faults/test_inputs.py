@@ -8,6 +8,7 @@ import copy
 import importlib
 import math
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any
 
 import comfy.supported_models as supported
@@ -351,7 +352,7 @@ def test_nothing_comes_over_a_wire(run: Run, right: Right, node_classes: dict[st
     schema = node_classes[node_id].define_schema()
     inputs = {**right.inputs(node_id), name: None}
     needed = (
-        {"samples": ["Set layers by hand"], "vae": ["needs samples and vae, or images", "Connect"]}
+        {"samples": ["got nothing to take apart", "Connect samples and vae, or images"], "vae": ["without a vae", "Connect the VAE"]}
         if node_id == "DiaphaneSplitLayers"
         else {}
     )
@@ -397,6 +398,26 @@ def test_wrong_numbers(run: Run, right: Right, node_id: str, name: str, fault: s
 def test_wrong_choices(run: Run, right: Right, node_id: str, name: str, value: Any) -> None:
     told(lambda: run(node_id, **{**right.inputs(node_id), name: value}), [f"{name} has to be one of", f"got {value!r}"])
     right.after(run, node_id, name)
+
+
+def test_a_choice_is_checked_whatever_it_is_called(pack: ModuleType) -> None:
+    """Only files may be others than when the schema was made, which is once."""
+    made: list[str] = []
+
+    class Profile(io.ComfyNode):
+        @classmethod
+        def define_schema(cls) -> io.Schema:
+            made.append("schema")
+            return io.Schema(node_id="Profile", display_name="Profile", inputs=[io.Combo.Input("profile", options=["a", "b"])])
+
+        @classmethod
+        def execute(cls, profile: str) -> io.NodeOutput:
+            return io.NodeOutput(profile)
+
+    node = importlib.import_module(f"{pack.__name__}.nodes.checks").checked(Profile)
+    told(lambda: node.execute(profile="c"), ["Profile: profile has to be one of a, b", "got 'c'"])
+    assert node.execute(profile="b").result == ("b",)
+    assert made == ["schema"]
 
 
 def test_whole_numbers_may_come_as_floats(run: Run) -> None:
@@ -518,6 +539,19 @@ def test_models_of_another_family(run: Run, right: Right, model: Callable[[str],
     right.after(run, node_id, "model")
 
 
+def test_extracting_has_no_other_node_for_sd15(run: Run, right: Right, model: Callable[[str], Any]) -> None:
+    words = ["No such weights exist for SD1.5", "LayerDiffuse Joint,", "LayerDiffuse Joint From Layer"]
+    told(lambda: run("DiaphaneExtract", **{**right.inputs("DiaphaneExtract"), "model": model("SD1.5")}), words)
+
+
+def test_a_model_that_makes_alpha_by_itself(run: Run, right: Right) -> None:
+    """Of newer hosts than can be built here, which call it by this name."""
+    config = type("QwenImage21", (supported.models[0].__mro__[1],), {})({})
+    model = type("Patcher", (), {"model": type("Model", (), {"model_config": config})})()
+    for node_id in NEEDS:
+        told(lambda node_id=node_id: run(node_id, **{**right.inputs(node_id), "model": model}), ["QwenImage21", "by itself", "VAE Decode"])
+
+
 @pytest.mark.parametrize("stranger", STRANGERS, ids=lambda found: found.__name__)
 def test_models_of_no_known_family(run: Run, right: Right, stranger: type) -> None:
     config = object.__new__(stranger)
@@ -536,6 +570,12 @@ def vae_with(vae: Any, **attributes: Any) -> Any:
 VAES: dict[str, tuple[Inputs, list[str]]] = {
     "of a video model": ({"latent_dim": 3}, ["3 dimensions", "Connect the VAE"]),
     "of SD1.5's size with 8 channels": ({"latent_channels": 8}, ["8 latent channels", "Connect the VAE"]),
+    "of Qwen-Image-2.1": (
+        {"output_channels": 4, "latent_channels": 64, "downscale_ratio": 16},
+        ["alpha by themselves", "Use VAE Decode and VAE Encode", "without a LayerDiffuse patch"],
+    ),
+    "of Qwen-Image-Layered": ({"output_channels": 4, "latent_channels": 16, "latent_dim": 3}, ["alpha by themselves"]),
+    "with alpha and SDXL's latents": ({"output_channels": 4}, ["alpha by themselves"]),
     "of one sixteenth": ({"downscale_ratio": 16}, ["scale of 16", "Connect the VAE"]),
 }
 TAKES_VAE = [node_id for node_id, sockets in SOCKETS.items() if "vae" in sockets]

@@ -165,7 +165,7 @@ def test_what_a_killed_server_left_is_replaced(save: Save, output: Path) -> None
 # --- names -----------------------------------------------------------------------------------------------------------------------------
 
 OUTSIDE = ["../outside", "/tmp/diaphane-outside", "a/../../outside", "..", "../output-2/x", "link/outside", "link/../../outside"]
-IMPOSSIBLE = ["nul\0byte", "sub\0dir/x", "x" * 300, "y" * 300 + "/x"]
+IMPOSSIBLE = ["nul\0byte", "sub\0dir/x", "\ud800", "x" * 300, "y" * 300 + "/x"]
 ODD = [
     "",
     ".",
@@ -200,7 +200,7 @@ def test_nothing_is_saved_outside(save: Save, output: Path, prefix: str, form: s
     assert not Path("/tmp").joinpath("diaphane-outside_00001_.psd").exists()
 
 
-@pytest.mark.parametrize("prefix", IMPOSSIBLE, ids=["NUL", "NUL in the folder", "too long", "folder too long"])
+@pytest.mark.parametrize("prefix", IMPOSSIBLE, ids=["NUL", "NUL in the folder", "half a character", "too long", "folder too long"])
 @pytest.mark.parametrize("form", FORMS)
 def test_names_that_no_disk_takes(save: Save, output: Path, prefix: str, form: str) -> None:
     with pytest.raises(Exception, match="(?s)filename_prefix|outside the output folder"):
@@ -208,6 +208,15 @@ def test_names_that_no_disk_takes(save: Save, output: Path, prefix: str, form: s
     assert files(output) == []
     save(form)
     check_whole(files(output), form)
+
+
+def test_an_error_of_the_code_is_not_taken_for_a_bad_name(save: Save, pack: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any) -> None:
+        raise ValueError("a mistake")
+
+    monkeypatch.setattr(importlib.import_module(f"{pack.__name__}.lib_layerdiffuse.host.save_layers"), "write_openraster", broken)
+    with pytest.raises(ValueError, match="a mistake"):
+        save("OpenRaster")
 
 
 @pytest.mark.parametrize("prefix", ODD)
