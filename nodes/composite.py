@@ -5,7 +5,9 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..lib_layerdiffuse.host.layer_stack import in_order, stacked
-from . import inputs
+from ..lib_layerdiffuse.host.messages import notes
+from ..lib_layerdiffuse.pixels.composite import Layers
+from . import hints, inputs
 
 
 class CompositeLayers(io.ComfyNode):
@@ -48,7 +50,8 @@ class CompositeLayers(io.ComfyNode):
     @classmethod
     def execute(cls, layers=None, background=None, area=None) -> io.NodeOutput:
         stack = stacked(background, in_order(layers), area)
-        return io.NodeOutput(stack.flatten(), stack)
+        below = 0 if background is None else len(background.layers) if isinstance(background, Layers) else 1
+        return io.NodeOutput(stack.flatten(), stack, ui=notes(*hints.on_lost_layers(stack, above=below)))
 
 
 NODES = [CompositeLayers]

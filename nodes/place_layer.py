@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
+from ..lib_layerdiffuse.host.messages import notes
 from ..lib_layerdiffuse.pixels.blend import BLENDS, NORMAL
 from ..lib_layerdiffuse.pixels.composite import Layer, Layers
 from ..lib_layerdiffuse.pixels.place import place
 from ..lib_layerdiffuse.pixels.straight import check_picture, with_alpha
-from . import inputs
+from . import hints, inputs
 
 
 class PlaceLayer(io.ComfyNode):
@@ -52,7 +53,9 @@ class PlaceLayer(io.ComfyNode):
             image = with_alpha(image, mask)
         placed, left, top = place(image, scale, rotation)
         layer = Layer(placed, name=name, mode=mode, opacity=opacity, x=x + left, y=y + top)
-        return io.NodeOutput(Layers(height, width, (layer,)))
+        covers = mode == NORMAL and opacity == 1.0  # anything else is meant to lie over all of what is below
+        hint = hints.on_opaque(image, mask) if covers else []
+        return io.NodeOutput(Layers(height, width, (layer,)), ui=notes(*hint))
 
 
 NODES = [PlaceLayer]

@@ -8,7 +8,7 @@ from ..lib_layerdiffuse.host.messages import notes
 from ..lib_layerdiffuse.pixels.backdrop import BACKDROPS, CHECKERBOARD, over_backdrop
 from ..lib_layerdiffuse.pixels.coverage import coverage
 from ..lib_layerdiffuse.pixels.straight import with_alpha
-from . import inputs
+from . import hints, inputs
 
 
 class PreviewTransparent(io.ComfyNode):
@@ -37,7 +37,8 @@ class PreviewTransparent(io.ComfyNode):
         rgba = with_alpha(image, mask)
         preview = over_backdrop(rgba, backdrop, cell)
         shown = ui.PreviewImage(preview, cls=cls).as_dict()
-        return io.NodeOutput(preview, ui=shown | notes(str(coverage(rgba))))
+        said = " ".join([f"{coverage(rgba)}.", *hints.on_opaque(rgba, mask)])
+        return io.NodeOutput(preview, ui=shown | notes(said))
 
 
 NODES = [PreviewTransparent]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from comfy_api.latest import io
+from torch import Tensor
 
 from ..lib_layerdiffuse.host.layer_stack import in_order, named, stacked
 from ..lib_layerdiffuse.host.messages import notes
 from ..lib_layerdiffuse.host.save_layers import FORMATS, PSD, save_layers, workflow_metadata
-from . import inputs
+from . import hints, inputs
 
 
 class SaveLayers(io.ComfyNode):
@@ -44,13 +45,18 @@ class SaveLayers(io.ComfyNode):
 
     @classmethod
     def execute(cls, layers, filename_prefix, format, names) -> io.NodeOutput:
-        stack = named(stacked(None, in_order(layers)), names.splitlines())
+        given = in_order(layers)
+        stack = named(stacked(None, given), names.splitlines())
         metadata = workflow_metadata(cls.hidden.prompt, cls.hidden.extra_pnginfo)
         found = save_layers(stack, format, filename_prefix, metadata)
         files = [
             f"{file['subfolder']}/{file['filename']}".lstrip("/") for kind in found.values() for file in kind if file["type"] == "output"
         ]
-        return io.NodeOutput(ui=found | notes(f"{len(stack.layers)} layers saved: {', '.join(files)}"))
+        count = len(stack.layers)
+        said = f"{count} layer{'' if count == 1 else 's'} saved: {', '.join(files)}."
+        if count == 1 and isinstance(given[0], Tensor):
+            said += " It is one flat picture: to keep layers apart, connect layers of Composite Layers."
+        return io.NodeOutput(ui=found | notes(said, *hints.on_lost_layers(stack)))
 
 
 NODES = [SaveLayers]

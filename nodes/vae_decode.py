@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
+import torch
 from comfy_api.latest import io
+from torch import Tensor
 
 from ..lib_layerdiffuse.host.decode import decode_layers
-from ..lib_layerdiffuse.host.families import latent_family, require_vae
-from ..lib_layerdiffuse.host.layers import foreground_rows
+from ..lib_layerdiffuse.host.families import family_advice, latent_family, require_vae
+from ..lib_layerdiffuse.host.layers import foreground_rows, layers_in
 from ..lib_layerdiffuse.host.messages import notes
-from ..lib_layerdiffuse.host.transparency import bleed
+from ..lib_layerdiffuse.host.transparency import LATENT_SCALE, bleed
 from ..lib_layerdiffuse.host.transparent_vae import opaque_vae
 from ..lib_layerdiffuse.host.weight_files import AUTO
-from ..lib_layerdiffuse.pixels.coverage import Coverage, coverage
+from ..lib_layerdiffuse.pixels.coverage import coverage
 from ..lib_layerdiffuse.pixels.straight import transparency_mask
 from . import inputs
 
 NEARLY_ALL = 0.999
+MOSTLY = 0.95
+SMALL_FOR_SDXL = 640 * 768  # pixels; it is trained for 1024 x 1024, SD1.5 for 512 x 512
+TILE_STEP = 64
+FOR_OPAQUE = "prompt a plain background; raise the weight of LayerDiffuse Transparent, or use its conv method"
+FOR_TRANSPARENT = "use a negative prompt; lower the weight"
+FOR_TRANSLUCENT = "patch the model by LayerDiffuse Transparent; connect the VAE of the model that sampled"
 
 
 class TransparentVAEDecode(io.ComfyNode):
@@ -42,7 +53,7 @@ class TransparentVAEDecode(io.ComfyNode):
                     default=0,
                     min=0,
                     max=8192,
-                    step=64,
+                    step=TILE_STEP,
                     advanced=True,
                     tooltip="Side of the tiles in pixels that alpha is estimated in. 0: the whole picture; tiles only if memory runs out.",
                 ),
@@ -64,21 +75,50 @@ class TransparentVAEDecode(io.ComfyNode):
         vae = opaque_vae(vae)
         require_vae(vae, "Transparent VAE Decode")
         known = latent_family(family, vae, samples)
-        rgba = decode_layers(vae, samples, images, family=known, decoder_file=decoder_file, passes=passes, tile=tile_size)
-        advice = [advice_on(coverage(picture)) for picture in rgba[foreground_rows(samples)].split(1)]
-        return io.NodeOutput(rgba, bleed(rgba), transparency_mask(rgba), ui=notes(*filter(None, advice)))
+        tile = -(-tile_size // TILE_STEP) * TILE_STEP  # a wire may bring any number
+        rgba = decode_layers(vae, samples, images, family=known, decoder_file=decoder_file, passes=passes, tile=tile)
+        doubt = family_advice(family, vae, samples)
+        said = advice_on(rgba[foreground_rows(samples)], doubt)
+        if not said and doubt and family == AUTO:
+            said = advice_on_size(samples["samples"], doubt)
+        return io.NodeOutput(rgba, bleed(rgba), transparency_mask(rgba), ui=notes(*said, *advice_on_layers(samples)))
 
 
-def advice_on(share: Coverage) -> str | None:
-    """What helps when a picture that should be transparent in part is not."""
-    if share.opaque > NEARLY_ALL:
-        return (
-            f"The picture is {share}. What helps: set family to the model's own; prompt a plain background; raise the weight of "
-            "LayerDiffuse Transparent, or use its conv method."
-        )
-    if share.transparent > NEARLY_ALL:
-        return f"The picture is {share}. What helps: set family to the model's own; use a negative prompt; lower the weight."
-    return None
+def advice_on(rgba: Tensor, about_family: str | None) -> list[str]:
+    """What helps when pictures [B, H, W, 4] that should be transparent in part are not.
+
+    about_family: how to set it, where that is in doubt.
+    """
+    shares = [coverage(picture) for picture in rgba.split(1)]
+    said = []
+    for helps, picked in (
+        (FOR_OPAQUE, [share.opaque > NEARLY_ALL for share in shares]),
+        (FOR_TRANSPARENT, [share.transparent > NEARLY_ALL for share in shares]),
+        (FOR_TRANSLUCENT, [share.partial > MOSTLY for share in shares]),
+    ):
+        if any(picked):
+            which = "The picture is" if len(rgba) == 1 else f"{sum(picked)} of {len(rgba)} pictures:"
+            what = f"{about_family}; {helps}" if about_family else helps
+            if helps is FOR_OPAQUE and not all(picked):
+                what += "; if LayerDiffuse Joint patched the model, set layers of Empty Layer Latent to what it generates"
+            said.append(f"{which} {coverage(rgba[torch.tensor(picked)])}. What helps: {what}.")
+    return said
+
+
+def advice_on_size(latent: Tensor, about_family: str) -> list[str]:
+    """A hint if a latent whose family nobody told is of a size that is rare for SDXL and usual for SD1.5."""
+    height, width = (side * LATENT_SCALE for side in latent.shape[2:])
+    return [f"{width}x{height} is small for SDXL. If alpha is wrong, {about_family}."] if height * width < SMALL_FOR_SDXL else []
+
+
+def advice_on_layers(samples: Mapping[str, Any]) -> list[str]:
+    """What to do about a latent of several layers, only one of which is transparent here. It does not tell which model sampled it."""
+    if len(foreground_rows(samples)) == len(samples["samples"]):
+        return []
+    return [
+        f"The latent names the layers {', '.join(layers_in(samples) or ())}, and only foreground gets alpha. If LayerDiffuse Transparent "
+        "made it, set layers of Empty Layer Latent to foreground; if LayerDiffuse Joint did, use Split Layers."
+    ]
 
 
 NODES = [TransparentVAEDecode]

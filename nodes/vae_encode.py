@@ -5,11 +5,12 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..lib_layerdiffuse.host.families import latent_family, require_vae
+from ..lib_layerdiffuse.host.messages import notes
 from ..lib_layerdiffuse.host.transparency import encode_any_size
 from ..lib_layerdiffuse.host.transparent_vae import opaque_vae
 from ..lib_layerdiffuse.host.weight_files import AUTO, offset_encoder
 from ..lib_layerdiffuse.pixels.straight import with_alpha
-from . import inputs
+from . import hints, inputs
 
 
 class TransparentVAEEncode(io.ComfyNode):
@@ -42,7 +43,9 @@ class TransparentVAEEncode(io.ComfyNode):
         require_vae(vae, "Transparent VAE Encode")
         known = latent_family(family, vae)
         encoder = offset_encoder(vae, known, encoder_file)
-        return io.NodeOutput(encode_any_size(vae, encoder, with_alpha(image, mask), family=known, offset_scale=offset_scale))
+        rgba = with_alpha(image, mask)
+        latent = encode_any_size(vae, encoder, rgba, family=known, offset_scale=offset_scale)
+        return io.NodeOutput(latent, ui=notes(*hints.on_opaque(rgba, mask)))
 
 
 NODES = [TransparentVAEEncode]

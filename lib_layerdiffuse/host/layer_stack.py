@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..errors import DiaphaneError
 from ..pixels.composite import Layer, Layers, common_batch, inside
+from ..pixels.coverage import NOTHING
 from ..pixels.straight import check_picture, mask_planes, resize_mask, with_alpha
 
 SOCKET = "DIAPHANE_LAYERS"
@@ -63,12 +64,36 @@ def confined(layer: Layer, area: Tensor, height: int, width: int) -> Layer:
     return replace(layer, image=result)
 
 
+def off_canvas(layers: Layers, above: int = 0) -> list[str]:
+    """The layers from number `above` on (0 is the lowest) that show nothing because they lie beside the canvas: their names, or numbers."""
+    return [
+        layer.name or _number(index)
+        for index, layer in enumerate(layers.layers)
+        if index >= above and _lies_beside(layer, layers.height, layers.width)
+    ]
+
+
+def _lies_beside(layer: Layer, height: int, width: int) -> bool:
+    (top, bottom), (left, right) = inside(layer.y, layer.image.shape[1], height), inside(layer.x, layer.image.shape[2], width)
+    if top >= bottom or left >= right:
+        return True
+    return not _shows(layer.image[:, top:bottom, left:right]) and _shows(layer.image)
+
+
+def _shows(image: Tensor) -> bool:
+    return image.shape[-1] == 3 or bool((image[..., 3] > NOTHING).any())
+
+
+def _number(index: int) -> str:
+    return f"Layer {index + 1}"
+
+
 def named(layers: Layers, names: Sequence[str]) -> Layers:
     """Every layer with a name: that of its line, else its own, else its number. Characters that no file can hold are left out."""
     lines = [*names, *[""] * len(layers.layers)]
     renamed = []
     for index, (layer, line) in enumerate(zip(layers.layers, lines, strict=False)):
-        usual = BACKGROUND_NAME if index == 0 and layer.image.shape[-1] == 3 else f"Layer {index + 1}"
+        usual = BACKGROUND_NAME if index == 0 and layer.image.shape[-1] == 3 else _number(index)
         name = "".join(filter(str.isprintable, line.strip() or layer.name.strip()))
         renamed.append(replace(layer, name=name or usual))
     return replace(layers, layers=tuple(renamed))
