@@ -26,6 +26,7 @@ ALIASES = {"LayerDiffuse", "transparent", "RGBA", "alpha"}
 CODE_BLOCK = re.compile(r"^[ \t]*```.*?^[ \t]*```", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"!?\[[^\]]*\]\(\s*<?([^)\s>]+)>?[^)]*\)|<(?:img|a|video|source)\b[^>]*?(?:src|href)=[\"']([^\"']+)")
 MACHINE_PATH = re.compile(r"(?<![\w.:/])/(?:home|Users|root|work|mnt|media|tmp|opt|var|workspace|content)/\w|\b[A-Za-z]:\\\w|file://")
+SOCKET = re.compile(r"- `(\w+)`: .+\. \*([A-Z0-9_]+(?:,[A-Z0-9_]+)*)(?:, (.+))?\*")
 # They mean something to the frontend's translation library.
 MESSAGE_SYNTAX = set("{}@|$")
 
@@ -163,32 +164,28 @@ def test_help_pages_of_deprecated_nodes_name_a_node_to_use_instead(all_infos: di
 def test_help_pages_describe_the_inputs(node_infos: dict[str, Json]) -> None:
     def problems() -> Iterator[str]:
         for node_id, info in node_infos.items():
-            table = rows(help_page(node_id), "Inputs")
+            described = sockets_in(help_page(node_id), "Inputs")
             inputs = {input_id: (kind, options, optional) for input_id, kind, options, optional in inputs_of(info)}
-            if set(table) != set(inputs):
-                yield f"{node_id}: the page has the inputs {list(table)}, the node {list(inputs)}"
+            if set(described) != set(inputs):
+                yield f"{node_id}: the page has the inputs {list(described)}, the node {list(inputs)}"
                 continue
             for input_id, (kind, options, optional) in inputs.items():
-                cells = table[input_id]
-                yield from (f"{node_id}: {input_id}: {text}" for text in input_problems(cells, kind, options, optional))
+                problems = input_problems(input_id, *described[input_id], kind, options, optional)
+                yield from (f"{node_id}: {input_id}: {text}" for text in problems)
 
     assert_none(problems())
 
 
-def input_problems(cells: list[str], kind: str, options: Json, optional: bool) -> Iterator[str]:
-    """What a row | id | type | values | meaning | of a help page gets wrong about its input."""
-    if len(cells) != 4 or not cells[3]:
-        yield f"{len(cells)} cells, 4 are needed"
-        return
-    values = cells[2]
-    if cells[1] != kind:
+def input_problems(input_id: str, shown_kind: str, values: str, kind: str, options: Json, optional: bool) -> Iterator[str]:
+    """What a help page gets wrong about an input."""
+    if shown_kind != kind:
         yield f"the type is {kind}"
     for word, wanted in (("optional", optional), ("advanced", bool(options.get("advanced")))):
         if (word in re.split(r"\W+", values)) != wanted:
             yield f"{'lacks' if wanted else 'wrongly says'} '{word}'"
     if kind == "COMBO":
         # Which files there are is up to the artist.
-        expected = [f"`{option}`" for option in ([] if cells[0].strip("`").endswith("file") else options["options"])]
+        expected = [f"`{option}`" for option in ([] if input_id.endswith("file") else options["options"])]
         if not values.startswith(", ".join(expected)):
             yield f"the choices are {', '.join(expected)}"
         if f"default `{options['default']}`" not in values:
@@ -200,13 +197,20 @@ def input_problems(cells: list[str], kind: str, options: Json, optional: bool) -
 def test_help_pages_describe_the_outputs(node_infos: dict[str, Json]) -> None:
     def problems() -> Iterator[str]:
         for node_id, info in node_infos.items():
-            table = rows(help_page(node_id), "Outputs")
-            found = [(name, cells[1]) for name, cells in table.items()]
+            found = [(name, kind) for name, (kind, _) in sockets_in(help_page(node_id), "Outputs").items()]
             if found != (expected := list(zip(info["output_name"], info["output"], strict=True))):
                 yield f"{node_id}: the page has the outputs {found}, the node {expected}"
-            yield from (f"{node_id}: {name} is not described" for name, cells in table.items() if len(cells) != 3 or not cells[2])
 
     assert_none(problems())
+
+
+def sockets_in(page: str, heading: str) -> dict[str, tuple[str, str]]:
+    """{id: (type, values)} of a section's lines `- `id`: what it is. *TYPE, values*`: a narrow panel has no room for columns."""
+    section = page.partition(f"## {heading}\n")[2].partition("## ")[0]
+    lines = [line for line in section.splitlines() if line and line != "None."]
+    found = [SOCKET.fullmatch(line) for line in lines]
+    assert all(found), f"not in the form of the other pages: {[line for line, match in zip(lines, found, strict=True) if not match]}"
+    return {match[1]: (match[2], match[3] or "") for match in found if match}
 
 
 def test_help_pages_have_one_form(node_infos: dict[str, Json]) -> None:
