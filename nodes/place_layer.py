@@ -20,15 +20,28 @@ class PlaceLayer(io.ComfyNode):
             display_name="Place Layer",
             category=inputs.CATEGORY,
             description="Says how a picture lies in a composition: name, blend mode, opacity, position, scale and rotation.",
-            search_aliases=[*inputs.ALIASES, "layer", "blend mode", "opacity", "move", "transform", "offset", "rotate"],
+            search_aliases=[
+                *inputs.ALIASES,
+                "layer",
+                "blend mode",
+                "opacity",
+                "move",
+                "move layer",
+                "position",
+                "transform",
+                "offset",
+                "rotate",
+            ],
             inputs=[
                 io.Image.Input("image", tooltip="The layer: RGBA [B, H, W, 4] with straight alpha, or RGB. Any size."),
                 inputs.mask(),
                 io.String.Input("name", default="", tooltip="The layer's name in saved files. Empty: its number."),
                 io.Combo.Input("mode", options=list(BLENDS), default=NORMAL, tooltip="How its colour mixes with what lies below."),
                 io.Float.Input("opacity", default=1.0, min=0.0, max=1.0, step=0.01, tooltip="0 = invisible, 1 = as it is."),
-                io.Int.Input("x", default=0, min=-16384, max=16384, tooltip="Pixels to the right, from the canvas's left edge."),
-                io.Int.Input("y", default=0, min=-16384, max=16384, tooltip="Pixels down, from the canvas's top edge."),
+                io.Int.Input(
+                    "x", default=0, min=-16384, max=16384, tooltip="Pixels to the right, from the canvas's left edge to the picture's."
+                ),
+                io.Int.Input("y", default=0, min=-16384, max=16384, tooltip="Pixels down, from the canvas's top edge to the picture's."),
                 io.Float.Input(
                     "scale", default=1.0, min=0.01, max=16.0, step=0.01, tooltip="Size, about the layer's centre. 1 = as it is."
                 ),

@@ -17,7 +17,20 @@ class RepairAlpha(io.ComfyNode):
             display_name="Repair Alpha",
             category=inputs.CATEGORY,
             description="Takes fringes off the edges, cleans faint or nearly opaque parts, and cuts off the transparent border.",
-            search_aliases=[*inputs.ALIASES, "defringe", "decontaminate", "halo", "levels", "trim", "crop", "bounding box", "matte"],
+            search_aliases=[
+                *inputs.ALIASES,
+                "defringe",
+                "decontaminate",
+                "halo",
+                "levels",
+                "trim",
+                "crop",
+                "bounding box",
+                "sprite",
+                "matte",
+                "matting",
+                "hair",
+            ],
             inputs=[
                 io.Image.Input("image", tooltip="Picture with alpha [B, H, W, 4], straight. Without alpha, connect a mask."),
                 inputs.mask(),
@@ -40,7 +53,9 @@ class RepairAlpha(io.ComfyNode):
                     tooltip="Above 1 makes half-transparent parts more opaque, below 1 more transparent.",
                 ),
                 io.Boolean.Input(
-                    "trim", default=False, tooltip="Cut off the transparent border. A batch is cut to the box that holds all its pictures."
+                    "trim",
+                    default=False,
+                    tooltip="Cut off the border in which nothing can be seen. A batch is cut to the box that holds all its pictures.",
                 ),
                 io.Int.Input("margin", default=0, min=0, max=1024, advanced=True, tooltip="Pixels that trim leaves around the object."),
             ],

@@ -17,7 +17,7 @@ class LayerDiffuseTransparent(io.ComfyNode):
             display_name="LayerDiffuse Transparent",
             category=inputs.CATEGORY,
             description="Patches a model to generate pictures with transparency. Decode them with Transparent VAE Decode.",
-            search_aliases=[*inputs.ALIASES, "Layer Diffuse Apply", "transparent background", "cut-out", "PNG"],
+            search_aliases=[*inputs.ALIASES, "Layer Diffuse Apply", "transparent background", "cut-out", "sprite", "PNG"],
             inputs=[
                 io.Model.Input(
                     "model", tooltip="An SD1.5, SDXL or FLUX.1 model. LoRA, ControlNet and IPAdapter nodes may come before or after."

@@ -17,8 +17,8 @@ class TransparentVAENode(io.ComfyNode):
             node_id="DiaphaneVAE",
             display_name="Transparent VAE",
             category=inputs.CATEGORY,
-            description="Makes a VAE transparent: connected anywhere a VAE goes, VAE Decode gives RGBA and VAE Encode takes it. Upscalers, "
-            "detailers and second passes of any pack keep alpha that way.",
+            description="Makes a VAE transparent: VAE Decode gives RGBA with it and VAE Encode takes it, in second passes too. "
+            "Detailers and upscalers that cut pictures to RGB lose alpha with any VAE; the help page has ways round.",
             search_aliases=[*inputs.ALIASES, "VAE", "drop-in", "detailer", "hires"],
             inputs=[
                 io.Vae.Input("vae", tooltip="The ordinary VAE of an SD1.5, SDXL or Flux model."),

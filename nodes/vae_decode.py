@@ -44,7 +44,8 @@ class TransparentVAEDecode(io.ComfyNode):
                 io.Image.Input(
                     "images",
                     optional=True,
-                    tooltip="The same latent already decoded, perhaps retouched or upscaled: colour and alpha are read from these pixels.",
+                    tooltip="The same latent decoded by VAE Decode, perhaps retouched or upscaled, but not the output rgb: "
+                    "colour and alpha are read from these pixels.",
                 ),
                 inputs.family(),
                 inputs.passes(),

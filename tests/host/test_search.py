@@ -18,6 +18,12 @@ MEANT = {
     "checkerboard": {"DiaphanePreview"},
     "separate layers": {"DiaphaneSplitLayers", "DiaphaneExtract"},
     "defringe": {"DiaphaneBleed"},
+    "trim": {"DiaphaneRepair"},
+    "matting": {"DiaphaneRepair"},
+    "hair": {"DiaphaneRepair"},
+    "position": {"DiaphanePlaceLayer"},
+    "move layer": {"DiaphanePlaceLayer"},
+    "sprite": {"DiaphaneTransparent", "DiaphaneRepair"},
 }
 
 
