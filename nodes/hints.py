@@ -8,6 +8,8 @@ from ..lib_layerdiffuse.host.layer_stack import off_canvas
 from ..lib_layerdiffuse.pixels.composite import Layers
 from ..lib_layerdiffuse.pixels.coverage import EVERYTHING
 
+SMALL_FOR_SDXL = 640 * 768  # pixels; it is trained for 1024 x 1024, SD1.5 for 512 x 512
+
 
 def on_opaque(image: Tensor, mask: Tensor | None) -> list[str]:
     """A hint if nothing in [B, H, W, 3 or 4] is transparent. mask: what was connected beside it."""
@@ -18,6 +20,11 @@ def on_opaque(image: Tensor, mask: Tensor | None) -> list[str]:
     else:
         way_out = "its file has no alpha, so take its background off first"
     return [f"Nothing in this picture is transparent. That is right for a background; for a cut-out, {way_out}."]
+
+
+def on_small_size(height: int, width: int, about_family: str) -> list[str]:
+    """A hint if pictures whose family had to be guessed are of a size that is rare for SDXL and usual for SD1.5."""
+    return [f"{width}x{height} is small for SDXL. If alpha is wrong, {about_family}."] if height * width < SMALL_FOR_SDXL else []
 
 
 def on_lost_layers(layers: Layers, above: int = 0) -> list[str]:

@@ -18,11 +18,10 @@ from ..lib_layerdiffuse.host.transparent_vae import opaque_vae
 from ..lib_layerdiffuse.host.weight_files import AUTO
 from ..lib_layerdiffuse.pixels.coverage import coverage
 from ..lib_layerdiffuse.pixels.straight import transparency_mask
-from . import inputs
+from . import hints, inputs
 
 NEARLY_ALL = 0.999
 MOSTLY = 0.95
-SMALL_FOR_SDXL = 640 * 768  # pixels; it is trained for 1024 x 1024, SD1.5 for 512 x 512
 TILE_STEP = 64
 FOR_OPAQUE = "prompt a plain background; raise the weight of LayerDiffuse Transparent, or use its conv method"
 FOR_TRANSPARENT = "use a negative prompt; lower the weight"
@@ -81,7 +80,8 @@ class TransparentVAEDecode(io.ComfyNode):
         doubt = family_advice(family, vae, samples)
         said = advice_on(rgba[foreground_rows(samples)], doubt)
         if not said and doubt and family == AUTO:
-            said = advice_on_size(samples["samples"], doubt)
+            height, width = samples["samples"].shape[2:]
+            said = hints.on_small_size(height * LATENT_SCALE, width * LATENT_SCALE, doubt)
         return io.NodeOutput(rgba, bleed(rgba), transparency_mask(rgba), ui=notes(*said, *advice_on_layers(samples)))
 
 
@@ -104,12 +104,6 @@ def advice_on(rgba: Tensor, about_family: str | None) -> list[str]:
                 what += "; if LayerDiffuse Joint patched the model, set layers of Empty Layer Latent to what it generates"
             said.append(f"{which} {coverage(rgba[torch.tensor(picked)])}. What helps: {what}.")
     return said
-
-
-def advice_on_size(latent: Tensor, about_family: str) -> list[str]:
-    """A hint if a latent whose family nobody told is of a size that is rare for SDXL and usual for SD1.5."""
-    height, width = (side * LATENT_SCALE for side in latent.shape[2:])
-    return [f"{width}x{height} is small for SDXL. If alpha is wrong, {about_family}."] if height * width < SMALL_FOR_SDXL else []
 
 
 def advice_on_layers(samples: Mapping[str, Any]) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..lib_layerdiffuse.host.families import latent_family, require_vae
+from ..lib_layerdiffuse.host.families import family_advice, latent_family, require_vae
 from ..lib_layerdiffuse.host.messages import notes
 from ..lib_layerdiffuse.host.transparency import encode_any_size
 from ..lib_layerdiffuse.host.transparent_vae import opaque_vae
@@ -45,7 +45,11 @@ class TransparentVAEEncode(io.ComfyNode):
         encoder = offset_encoder(vae, known, encoder_file)
         rgba = with_alpha(image, mask)
         latent = encode_any_size(vae, encoder, rgba, family=known, offset_scale=offset_scale)
-        return io.NodeOutput(latent, ui=notes(*hints.on_opaque(rgba, mask)))
+        said = hints.on_opaque(rgba, mask)
+        doubt = family_advice(family, vae)
+        if doubt and family == AUTO:
+            said += hints.on_small_size(rgba.shape[1], rgba.shape[2], doubt)
+        return io.NodeOutput(latent, ui=notes(*said))
 
 
 NODES = [TransparentVAEEncode]

@@ -76,7 +76,7 @@ def latent_family(choice: str, vae: VAE, samples: Mapping[str, Any] | None = Non
         return Family(choice)
     known = _told_by(vae, samples)
     if known is None:
-        logger.info("family is auto and the latent does not say where it comes from: taken as SDXL.")
+        logger.info("family is auto and the latent does not say where it comes from: taken as SDXL. Set family to SD1.5 if it is.")
     return known or Family.SDXL
 
 
@@ -84,7 +84,7 @@ def family_advice(choice: str, vae: VAE, samples: Mapping[str, Any] | None = Non
     """How to set family if pictures come out wrong; None where latent or VAE say which is right."""
     if own_weights(vae) is None and choice != AUTO:
         return "set family to the model's own"
-    return None if _told_by(vae, samples) else "set family to SD1.5 if such a model sampled (auto took SDXL)"
+    return None if _told_by(vae, samples) else "set family to SD1.5 if the model is one (auto took SDXL)"
 
 
 def _told_by(vae: VAE, samples: Mapping[str, Any] | None) -> Family | None:

@@ -55,7 +55,9 @@ NO_HOLES = torch.zeros(1, 64, 64)  # what Load Image gives for a file without al
 TRANSPARENT_HALF = torch.tensor([0.0, 1.0]).repeat(1, 64, 32)
 
 
-@pytest.mark.parametrize(("node_id", "more"), [("DiaphanePlaceLayer", PLAIN), ("DiaphaneVAEEncode", {}), ("DiaphanePreview", {})])
+@pytest.mark.parametrize(
+    ("node_id", "more"), [("DiaphanePlaceLayer", PLAIN), ("DiaphaneVAEEncode", {"family": "SD1.5"}), ("DiaphanePreview", {})]
+)
 def test_a_picture_without_transparency(say: Say, node_id: str, more: Inputs) -> None:
     [said] = say(node_id, image=picture(channels=3), **more)
     assert [word for word in OPAQUE_HINT if word not in said] == [], said
@@ -165,12 +167,19 @@ def test_a_guessed_family_is_said_where_something_is_odd(say: Say, vae: Callable
     for settled in ({"family": "SD1.5"}, {"samples": {**SMALL, "layers": ("foreground",)}}, {"vae": vae("Flux")}):
         assert say("DiaphaneVAEDecode", **{"samples": SMALL, **settled}) == []
     alpha = GLASS
-    for changes, words in (({}, "SD1.5 if such a model sampled (auto took SDXL)"), ({"family": "SDXL"}, "family to the model's own")):
+    for changes, words in (({}, "SD1.5 if the model is one (auto took SDXL)"), ({"family": "SDXL"}, "family to the model's own")):
         [said] = say("DiaphaneVAEDecode", samples=LARGE, **changes)
         assert words in said
     for settled in ({"samples": {**LARGE, "layers": ("foreground",)}}, {"vae": vae("Flux")}):
         [said] = say("DiaphaneVAEDecode", **{"samples": LARGE, **settled})
         assert "family" not in said
+
+
+def test_encoding_says_so_too(say: Say, vae: Callable[[str], Any]) -> None:
+    [said] = say("DiaphaneVAEEncode", image=cut_out())
+    assert "64x64 is small for SDXL" in said and "set family to SD1.5" in said
+    for settled in ({"family": "SD1.5"}, {"family": "SDXL"}, {"vae": vae("Flux")}, {"image": cut_out(64, 8192)}):
+        assert say("DiaphaneVAEEncode", **{"image": cut_out(), **settled}) == []
 
 
 def test_a_latent_of_several_layers_is_decoded_as_one(say: Say, monkeypatch: pytest.MonkeyPatch) -> None:
