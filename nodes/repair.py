@@ -5,6 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..lib_layerdiffuse.pixels import repair
+from ..lib_layerdiffuse.pixels.coverage import NOTHING
 from ..lib_layerdiffuse.pixels.straight import with_alpha
 from . import inputs
 
@@ -69,7 +70,10 @@ class RepairAlpha(io.ComfyNode):
     @classmethod
     def execute(cls, image, defringe, black, white, gamma, trim, margin, mask=None) -> io.NodeOutput:
         rgba = repair.alpha_levels(repair.defringe(with_alpha(image, mask), defringe), black, white, gamma)
-        return io.NodeOutput(*(repair.trim(rgba, margin) if trim else (rgba, 0, 0)))
+        if not trim:
+            return io.NodeOutput(rgba, 0, 0)
+        # Estimated alpha is seldom exactly 0. Where `black` says what is haze, all that it leaves counts.
+        return io.NodeOutput(*repair.trim(rgba, margin, repair.INVISIBLE if black > 0.0 else NOTHING))
 
 
 NODES = [RepairAlpha]

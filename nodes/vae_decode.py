@@ -22,7 +22,6 @@ from . import hints, inputs
 
 NEARLY_ALL = 0.999
 MOSTLY = 0.95
-TILE_STEP = 64
 FOR_OPAQUE = "prompt a plain background; raise the weight of LayerDiffuse Transparent, or use its conv method"
 FOR_TRANSPARENT = "use a negative prompt; lower the weight"
 FOR_TRANSLUCENT = "patch the model by LayerDiffuse Transparent; connect the VAE of the model that sampled"
@@ -53,7 +52,7 @@ class TransparentVAEDecode(io.ComfyNode):
                     default=0,
                     min=0,
                     max=8192,
-                    step=TILE_STEP,
+                    step=64,
                     advanced=True,
                     tooltip="Side of the tiles in pixels that alpha is estimated in. 0: the whole picture; tiles only if memory runs out.",
                 ),
@@ -75,8 +74,7 @@ class TransparentVAEDecode(io.ComfyNode):
         vae = opaque_vae(vae)
         require_vae(vae, "Transparent VAE Decode")
         known = latent_family(family, vae, samples)
-        tile = -(-tile_size // TILE_STEP) * TILE_STEP  # a wire may bring any number
-        rgba = decode_layers(vae, samples, images, family=known, decoder_file=decoder_file, passes=passes, tile=tile)
+        rgba = decode_layers(vae, samples, images, family=known, decoder_file=decoder_file, passes=passes, tile=tile_size)
         doubt = family_advice(family, vae, samples)
         said = advice_on(rgba[foreground_rows(samples)], doubt)
         if not said and doubt and family == AUTO:

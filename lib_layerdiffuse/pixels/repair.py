@@ -8,9 +8,9 @@ from torch import Tensor
 
 from ..errors import DiaphaneError
 from .bleed import bleed_rgb
-from .coverage import NOTHING
 
 TRACE = 1e-3  # colour counts for a little even where there is no inside, as in lines one pixel wide
+INVISIBLE = 0.5 / 255  # alpha that a file of 8 bits holds as 0
 TINY = 1e-6  # less than what sets two alphas apart
 
 
@@ -62,13 +62,12 @@ def keep_extremes(resized: Tensor, alpha: Tensor, reach: int = 2) -> Tensor:
     return resized.masked_fill(nothing, 0.0).masked_fill(everything, 1.0)
 
 
-def trim(rgba: Tensor, margin: int = 0) -> tuple[Tensor, int, int]:
-    """Cut off the border in which nothing can be seen: (picture, x, y), x and y being where its top left corner lay.
+def trim(rgba: Tensor, margin: int = 0, threshold: float = INVISIBLE) -> tuple[Tensor, int, int]:
+    """Cut off the transparent border: (picture, x, y), x and y being where its top left corner lay.
 
-    Estimated alpha is seldom exactly 0: haze of up to 5/255 counts as nothing, as it does for `coverage`. One box holds all pictures of
-    a batch. A wholly transparent picture stays as it is.
+    Only alpha above `threshold` counts as there. One box holds all pictures of a batch. A wholly transparent picture stays as it is.
     """
-    there = (rgba[..., 3] > NOTHING).any(dim=0)
+    there = (rgba[..., 3] > threshold).any(dim=0)
     if not there.any():
         return rgba, 0, 0
     top, bottom = _extent(there.any(dim=1), margin)

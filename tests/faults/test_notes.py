@@ -192,15 +192,6 @@ def test_a_latent_of_several_layers_is_decoded_as_one(say: Say, monkeypatch: pyt
     assert say("DiaphaneVAEDecode", samples=latent(batch=2, layers=JOINT, batch_index=[0, 3])) == []
 
 
-@pytest.mark.parametrize(("given", "used"), [(0, 0), (1, 64), (63, 64), (64, 64), (65, 128), (8192, 8192)])
-def test_tiles_are_whole_steps_of_the_widget(say: Say, monkeypatch: pytest.MonkeyPatch, given: int, used: int) -> None:
-    module = importlib.import_module("diaphane_under_test.nodes.vae_decode")
-    sizes = []
-    monkeypatch.setattr(module, "decode_layers", lambda *_, tile, **__: sizes.append(tile) or cut_out(8, 8))
-    say("DiaphaneVAEDecode", tile_size=given)
-    assert sizes == [used]
-
-
 # --- shares of a list and of a batch ---------------------------------------------------------------------------------------------------
 
 

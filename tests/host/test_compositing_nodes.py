@@ -110,6 +110,14 @@ def test_what_repair_trims_can_be_put_back(node_classes: NodeClasses) -> None:
     assert repair(node_classes, rgba)[1:] == (0, 0)
 
 
+@pytest.mark.parametrize(("black", "size"), [(0.0, (2, 3)), (0.03, (2, 3)), (0.01, (40, 50))])
+def test_repair_trims_haze_off_unless_black_says_what_haze_is(node_classes: NodeClasses, black: float, size: tuple[int, int]) -> None:
+    """The mini models' pictures hold alpha of up to 5/255 all around the object, which nobody sees."""
+    rgba = torch.full((1, 40, 50, 4), 5 / 255)
+    rgba[:, 7:9, 11:14, 3] = 0.5
+    assert repair(node_classes, rgba, black=black, trim=True)[0].shape[1:3] == size
+
+
 # --- upscaling --------------------------------------------------------------------------------------------------------------------------
 
 

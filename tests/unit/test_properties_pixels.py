@@ -15,11 +15,11 @@ from lib_layerdiffuse.pixels.backdrop import BACKDROPS, over_backdrop
 from lib_layerdiffuse.pixels.bleed import bleed_rgb
 from lib_layerdiffuse.pixels.blend import BLENDS
 from lib_layerdiffuse.pixels.composite import Layer, Layers, composite, inside
-from lib_layerdiffuse.pixels.coverage import NOTHING, coverage
+from lib_layerdiffuse.pixels.coverage import coverage
 from lib_layerdiffuse.pixels.fit import FITS, fit_to
 from lib_layerdiffuse.pixels.place import place
 from lib_layerdiffuse.pixels.premultiplied import premultiply, resize_rgba
-from lib_layerdiffuse.pixels.repair import alpha_levels, defringe, keep_extremes, trim
+from lib_layerdiffuse.pixels.repair import INVISIBLE, alpha_levels, defringe, keep_extremes, trim
 from lib_layerdiffuse.pixels.straight import on_grey, transparency_mask, with_alpha
 
 CLOSE = 1e-5
@@ -256,7 +256,7 @@ def test_trimming_twice_is_trimming_once(rgba: Tensor, margin: int) -> None:
     again, more_x, more_y = trim(trimmed, margin)
     assert torch.equal(again, trimmed) and (more_x, more_y) == (0, 0)
     assert torch.equal(rgba[:, y : y + trimmed.shape[1], x : x + trimmed.shape[2]], trimmed)
-    assert (trimmed[..., 3] > NOTHING).sum() == (rgba[..., 3] > NOTHING).sum()
+    assert (trimmed[..., 3] > INVISIBLE).sum() == (rgba[..., 3] > INVISIBLE).sum()
 
 
 @few
