@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import comfy.model_management as memory
 import torch
 from comfy.model_patcher import CoreModelPatcher, ModelPatcher
 from torch import nn
 
+Network = TypeVar("Network", bound=nn.Module)
 
-def attach(model: ModelPatcher, key: str, build: Callable[[], nn.Module]) -> None:
-    """Attach the network that `build` makes to `model` (a clone that the caller owns).
+
+def attach(model: ModelPatcher, key: str, build: Callable[[], Network]) -> Network:
+    """Attach the network that `build` makes, which is returned, to `model` (a clone that the caller owns).
 
     `build` is kept, and called again where the model is copied to another card.
     """
-    model.set_additional_models(key, [_patcher(build, model.load_device)])
+    patcher: Any = _patcher(build, model.load_device)
+    model.set_additional_models(key, [patcher])
+    return patcher.model
 
 
 def attached(model: ModelPatcher, key: str) -> Any:

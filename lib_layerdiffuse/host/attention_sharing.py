@@ -93,12 +93,12 @@ def share_attention(
         net.fuse(comfy.ops.manual_cast, load_device)
         return net
 
-    attach(patched, key, build)
-    picture = ControlPicture(control, fit, key) if control is not None else None
-    sharing = Sharing(layout.frames, picture, weight, window, key)
+    net = attach(patched, key, build)
+    picture = ControlPicture(control, fit, net, key) if control is not None else None
+    sharing = Sharing(net, picture, weight, window, key)
     if not merged:
         patched.set_injections(key, [ForwardHooks(sharing.forward_hooks)])
-    patched.add_wrapper_with_key(WrappersMP.APPLY_MODEL, key, sharing.around_model)
+    sharing.attach(patched)
     if picture is not None:
         picture.attach(patched)
     if not window.is_whole:
@@ -116,15 +116,23 @@ def check_arrangement(state_dict: Mapping[str, Tensor], *, frames: int, control:
 class Sharing:
     """The patches around the attention modules of one model."""
 
-    def __init__(self, frames: int, picture: ControlPicture | None, weight: float, window: SigmaWindow, key: str):
+    def __init__(self, net: AttentionSharing, picture: ControlPicture | None, weight: float, window: SigmaWindow, key: str):
         """key: of the network, both among the model's additional ones and, while the model runs, in its options."""
-        self.frames = frames
+        self.net = net
+        self.frames = net.frames
         self.picture = picture
         self.weight = weight
         self.window = window
         self.key = key
         self.input_key, self.others_key = f"{key}.input", f"{key}.others"
         self._patches = {attention: (self.before(attention), self.inside(attention), self.after(attention)) for attention in ATTENTIONS}
+
+    def attach(self, model: ModelPatcher) -> None:
+        for attention, (before, inside, after) in self._patches.items():
+            model.set_model_patch(before, f"{attention}_patch")
+            model.set_model_patch(inside, f"{attention}_patch")
+            model.set_model_patch(after, f"{attention}_output_patch")
+        model.add_wrapper_with_key(WrappersMP.APPLY_MODEL, self.key, self._outermost)
 
     def forward_hooks(self, patcher: ModelPatcher) -> dict[str, ForwardHook]:
         """Hooks for the projections of every attention module."""
@@ -142,7 +150,7 @@ class Sharing:
 
         return add
 
-    def around_model(
+    def _outermost(
         self, executor: Any, x: Tensor, t: Tensor, c_concat: Any, c_crossattn: Any, control: Any, options: dict[str, Any], **kwargs: Any
     ) -> Tensor:
         """Wrapper of the model: puts our patches around those of all other nodes, which may change the tokens in between (ToMe).
@@ -152,11 +160,14 @@ class Sharing:
         patches = dict(options.get("patches", {}))
         others = []
         for attention, (before, inside, after) in self._patches.items():
-            theirs, theirs_after = patches.get(f"{attention}_patch", []), patches.get(f"{attention}_output_patch", [])
+            theirs = [patch for patch in patches.get(f"{attention}_patch", ()) if patch is not before and patch is not inside]
+            theirs_after = [patch for patch in patches.get(f"{attention}_output_patch", ()) if patch is not after]
             patches[f"{attention}_patch"] = [before, *theirs, inside]
             patches[f"{attention}_output_patch"] = [*theirs_after, after]
             others += theirs
-        ours = {self.key: attached(executor.class_obj.current_patcher, self.key), self.others_key: others, "patches": patches}
+        patcher = executor.class_obj.current_patcher
+        net = self.net if patcher is None else attached(patcher, self.key)
+        ours = {self.key: net, self.others_key: others, "patches": patches}
         return executor(x, t, c_concat, c_crossattn, control, {**options, **ours}, **kwargs)
 
     def before(self, attention: str) -> Any:
@@ -186,7 +197,7 @@ class Sharing:
             if self.frames > 1 and self._unit(attention, options) is not None:
                 before = options[self.input_key][0]
                 if not (len(x) == len(context) == len(value) and _same_frames(x, before, self.frames)):
-                    nodes = ", ".join(dict.fromkeys(map(_node_of, options[self.others_key])))
+                    nodes = ", ".join(dict.fromkeys(map(_node_of, options.get(self.others_key, ()))))
                     raise DiaphaneError(
                         "Layers that are generated together are told apart by their rows of the batch, which another node's patch of the "
                         f"model rearranges (as HyperTile does; here: {nodes}): take that node out of this model's chain."
@@ -210,7 +221,7 @@ class Sharing:
         return patch
 
     def _unit(self, attention: str, options: dict[str, Any]) -> SharingUnit | None:
-        return _unit_of_block(self.key, attention, options) if self.window.is_open() else None
+        return _unit_of_block(self, attention, options) if self.window.is_open() else None
 
     def _signal(self, unit: SharingUnit, control_map: Tensor, x: Tensor) -> Tensor:
         signal = unit.control(control_map) * self.weight  # GFTC
@@ -226,8 +237,10 @@ class Sharing:
             )
 
 
-def _find(key: str, attention: str, options: dict[str, Any]) -> SharingUnit | None:
-    return dict(zip(PLACES, options[key].units, strict=True)).get((options["block"], attention))
+def _find(sharing: Sharing, attention: str, options: dict[str, Any]) -> SharingUnit | None:
+    # Not in the options if whoever runs the model leaves its wrappers out.
+    units = options.get(sharing.key, sharing.net).units
+    return dict(zip(PLACES, units, strict=True)).get((options["block"], attention))
 
 
 # Never part of a compiled block: the host drops the guards on its options, and every other block would get the same unit.

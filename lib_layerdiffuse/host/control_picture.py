@@ -11,6 +11,7 @@ from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import CallbacksMP, WrappersMP
 from torch import Tensor
 
+from ..nets.attention_sharing import AttentionSharing
 from ..pixels.fit import fit_to
 from .transparency import LATENT_SCALE
 
@@ -20,14 +21,14 @@ GREY = 0.5
 class ControlPicture:
     """Control maps of one picture. They are computed once per size and card, and forgotten when the sampling ends."""
 
-    def __init__(self, picture: Tensor, fit: str, network_key: str):
+    def __init__(self, picture: Tensor, fit: str, net: AttentionSharing, network_key: str):
         """picture [1, H, W, 3] in [0, 1]; fit: how it is brought to the size of the generation.
 
-        network_key: where the options of a run hold the network whose control encoder makes the maps.
+        network_key: where the options of a run hold the network whose control encoder makes the maps, if not `net`.
         """
         self.picture = picture[..., :3].movedim(-1, 1)  # BHWC -> BCHW
         self.fit = fit
-        self.network_key = network_key
+        self.net, self.network_key = net, network_key
         self.key = f"{network_key}.control"
         self._maps: dict[tuple[Any, ...], list[Tensor]] = {}
 
@@ -55,7 +56,7 @@ class ControlPicture:
         return fit_to(self.picture, latent_size[0] * LATENT_SCALE, latent_size[1] * LATENT_SCALE, self.fit, fill=GREY)
 
     def _encode(self, picture: Tensor, options: dict[str, Any]) -> list[Tensor]:
-        encoder = options[self.network_key].kwargs_encoder
+        encoder = options.get(self.network_key, self.net).kwargs_encoder
         first = next(encoder.parameters())
         return encoder((picture * 2.0 - 1.0).to(device=options["sigmas"].device, dtype=first.dtype))
 

@@ -103,7 +103,7 @@ def test_patched_model(name: str) -> None:
         options = {**patched.model_options["transformer_options"], "cond_or_uncond": [0], "sigmas": fake(1)}
         with patched.use_ejected():
             patched.inject_model()
-            patched.model.current_patcher = patched  # as when the host has loaded it
+            patched.model.current_patcher = patched  # as when ComfyUI has loaded it
             result = patched.model.apply_model(latent, fake(rows), c_crossattn=text, transformer_options=options, **more)
             patched.eject_model()
     assert (result.shape, result.device) == (latent.shape, DEVICE)

@@ -1,7 +1,8 @@
 """Models whose linear layers are quantised, by ComfyUI itself or as GGUF loaders do it, and the same models with plain weights."""
 
 # ComfyUI is not typed, and what it infers is often too narrow.
-# pyright: reportArgumentType=false, reportCallIssue=false, reportAttributeAccessIssue=false, reportIncompatibleVariableOverride=false
+# pyright: reportArgumentType=false, reportCallIssue=false, reportAttributeAccessIssue=false, reportMissingImports=false
+# pyright: reportIncompatibleVariableOverride=false
 from __future__ import annotations
 
 import collections

@@ -13,6 +13,7 @@ import comfy.sd
 import pytest
 import torch
 from comfy.model_patcher import ModelPatcher
+from comfy.patcher_extension import WrappersMP
 from comfy_extras.nodes_freelunch import FreeU_V2
 from comfy_extras.nodes_pag import PerturbedAttentionGuidance
 from torch import Tensor
@@ -250,6 +251,23 @@ def test_another_nodes_input_block_patch(cases: Callable[[str], Case], order: st
     else:
         expected = case.expected(model=double(case.model))
     assert_same(actual, expected, case.alone)
+
+
+def test_the_options_of_a_run_are_not_written_into(cases: Callable[[str], Case]) -> None:
+    """Another node's wrapper that is around ours finds its options as they were."""
+    case = cases("extra")
+    added: list[set[str]] = []
+
+    def watch(executor: Any, x: Tensor, timesteps: Any, context: Any, y: Any, control: Any, options: dict[str, Any], **kwargs: Any) -> Any:
+        before = set(options)
+        result = executor(x, timesteps, context, y, control, options, **kwargs)
+        added.append(set(options) - before)
+        return result
+
+    other = case.base.clone()
+    other.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, "other", watch)
+    sample(case.ours(other), POSITIVE, NEGATIVE, noise(1))
+    assert added and not any(key.startswith("diaphane") for keys in added for key in keys)
 
 
 # Conditioning

@@ -1,7 +1,7 @@
 """Models that are run by another engine inside, and models that lack what a file changes: one sentence with a way out."""
 
 # ComfyUI is not typed, and what it infers is often too narrow.
-# pyright: reportArgumentType=false, reportCallIssue=false, reportAttributeAccessIssue=false
+# pyright: reportArgumentType=false, reportCallIssue=false, reportAttributeAccessIssue=false, reportMissingImports=false
 from __future__ import annotations
 
 from collections.abc import Callable

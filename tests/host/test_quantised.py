@@ -1,7 +1,7 @@
 """Patches of quantised models give what the same patches give on the same weights that are not quantised."""
 
 # ComfyUI is not typed, and what it infers is often too narrow.
-# pyright: reportArgumentType=false, reportCallIssue=false, reportAttributeAccessIssue=false
+# pyright: reportArgumentType=false, reportCallIssue=false, reportAttributeAccessIssue=false, reportMissingImports=false
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
