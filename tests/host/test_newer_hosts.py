@@ -132,7 +132,7 @@ def test_whatever_newer_hosts_add_is_taken(transparent: TransparentVAE) -> None:
 def test_it_answers_every_name_of_a_vae(transparent: TransparentVAE, vae: VAE) -> None:
     listed = {found[1] for found in (re.match(r"comfy\.sd\.VAE\.(\w+)", name) for name in ENTRIES) if found}
     names = {name for name in listed if hasattr(vae, name)}  # others are a newer host's, or those of another kind of VAE
-    assert {"get_sd", "is_dynamic", "spacial_compression_encode", "temporal_compression_decode", "memory_used_decode"} < names
+    assert {"get_sd", "spacial_compression_encode", "temporal_compression_decode", "memory_used_decode"} < names
     for name in sorted(names):
         assert hasattr(transparent, name), name
         if not callable(getattr(vae, name)) and name != "output_channels":
