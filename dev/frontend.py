@@ -18,6 +18,7 @@ import shutil
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -26,12 +27,13 @@ from typing import TYPE_CHECKING, Any
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 
 from dev.debian import ensure
-from dev.steps import HostError
+from dev.host import HOME, PINS
+from dev.steps import HostError, digest, only_one_builder, stamped_step, tool
 
 if TYPE_CHECKING:
     from playwright.sync_api import ConsoleMessage, Page, Playwright, Route
 
-__all__ = ["Frontend", "FrontendError", "ensure_browser", "find_browser"]
+__all__ = ["Frontend", "FrontendError", "ensure_browser", "ensure_frontend", "find_browser"]
 
 Json = dict[str, Any]
 
@@ -54,7 +56,7 @@ ARGUMENTS = [
 SETTINGS: Json = {
     "Comfy.TutorialCompleted": True,
     "Comfy.Validation.Workflows": True,
-    "Comfy.Workflow.Persist": False,
+    "Comfy.Workflow.Persist": True,
     "Comfy.Minimap.Visible": False,
     "Comfy.Graph.CanvasInfo": False,
     "Comfy.Graph.CanvasMenu": False,
@@ -92,6 +94,30 @@ def ensure_browser() -> Path | None:
     Raises HostError if the installation fails.
     """
     return ensure(find_browser, "chromium", name="browser for tests", variable="CHROME_BIN")
+
+
+def ensure_frontend(version: str) -> Path:
+    """The files of a frontend that PINS names, for ComfyUI's --front-end-root; fetched first if they are not there.
+
+    Raises HostError if that fails.
+    """
+    folder, pin = HOME / "frontends" / version, PINS / f"frontend-{version}.txt"
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--no-deps",
+        "--require-hashes",
+        "--upgrade",
+        "--target",
+        str(folder),
+        "-r",
+        str(pin),
+    ]
+    with only_one_builder(HOME):
+        stamped_step(f"frontend {version}", folder / ".diaphane-frontend", digest(pin.read_bytes()), partial(tool, command))
+    return folder / "comfyui_frontend_package" / "static"
 
 
 # --- the frontend -----------------------------------------------------------------------------------------------------------------------
@@ -173,7 +199,7 @@ class Frontend:
         faults = [text for text in self.page.locator("[role=alert]:visible").all_inner_texts() if "Validation error" in text]
         for _ in range(self.page.locator("[role=dialog]:visible").count()):
             self.page.keyboard.press("Escape")
-        self.page.evaluate("() => app.extensionManager.toast.removeAll()")
+        self.page.evaluate("() => { const { toast } = app.extensionManager; (toast.dismissAll ?? toast.removeAll)() }")
         self.settle()
         if faults:
             raise FrontendError("The frontend finds fault with the workflow: " + " ".join(faults))
@@ -246,7 +272,9 @@ class Frontend:
         self.page.locator("[data-testid=queue-button]").first.click()
         deadline = time.monotonic() + timeout
         while True:
-            ended = self.page.evaluate("() => window.ended ?? (app.lastNodeErrors ? JSON.stringify(app.lastNodeErrors) : null)")
+            ended = self.page.evaluate(
+                "() => window.ended ?? (Object.keys(app.lastNodeErrors ?? {}).length ? JSON.stringify(app.lastNodeErrors) : null)"
+            )
             if ended == "done":
                 return self.settle()
             if ended:

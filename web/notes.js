@@ -11,6 +11,8 @@ function addWidget(node) {
   // The lines are the texts; only a word that is wider than the node, as a file's path may be, is broken.
   text.style.cssText = "font-size: 12px; line-height: 1.4; white-space: pre-line; overflow-wrap: anywhere; user-select: text"
   text.style.color = "var(--descrip-text)"
+  // Vue nodes do so themselves.
+  element.addEventListener("wheel", (event) => LiteGraph.vueNodesMode || app.canvas.processMouseWheel(event))
   let height = 0
   const widget = node.addDOMWidget(NAME, "diaphane-notes", element, {
     serialize: false,
