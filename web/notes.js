@@ -3,29 +3,23 @@ import { app } from "../../scripts/app.js"
 
 const NAME = "$$diaphane-notes"
 const OURS = /^(Diaphane|LayeredDiffusion)/
-const MARGIN = 10
 
 function addWidget(node) {
   const element = document.createElement("div")
   const text = element.appendChild(document.createElement("div"))
   // The lines are the texts; only a word that is wider than the node, as a file's path may be, is broken.
   text.style.cssText = "font-size: 12px; line-height: 1.4; white-space: pre-line; overflow-wrap: anywhere; user-select: text"
-  text.style.color = "var(--descrip-text)"
+  text.style.color = "var(--input-text)"
   // Vue nodes do so themselves.
   element.addEventListener("wheel", (event) => LiteGraph.vueNodesMode || app.canvas.processMouseWheel(event))
   let height = 0
-  const widget = node.addDOMWidget(NAME, "diaphane-notes", element, {
-    serialize: false,
-    hideInPanel: true,
-    hideOnZoom: false,
-    margin: MARGIN,
-    getMinHeight() {
-      // The element itself is as high as the node makes it. A text that is out of sight has no width.
-      if (text.offsetWidth) height = text.offsetHeight
-      return height + 2 * MARGIN
-    },
-    getMaxHeight: () => height + 2 * MARGIN,
-  })
+  const widget = node.addDOMWidget(NAME, "diaphane-notes", element, { serialize: false, hideInPanel: true, hideOnZoom: false })
+  // As high as the text, whatever else the node has room for. A text that is out of sight has no width.
+  widget.computeLayoutSize = undefined
+  widget.computeSize = () => {
+    if (text.offsetWidth) height = text.offsetHeight
+    return [0, height + 2 * widget.margin]
+  }
   widget.serialize = false
   new ResizeObserver(() => node.setDirtyCanvas(true, true)).observe(text)
   return widget

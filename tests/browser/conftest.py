@@ -12,6 +12,7 @@ from dev.frontend import Frontend, ensure_browser, ensure_frontend
 from dev.server import PACKS, ComfyServer, staged
 
 NEWEST = "1.58.1"
+BOTH_RENDERERS = pytest.mark.parametrize("renderer", ["classic", "vue"], indirect=True, scope="module")
 SAYS = Path(__file__).with_name("says")
 
 
@@ -23,7 +24,7 @@ def version(request: pytest.FixtureRequest) -> str | None:
 
 @pytest.fixture(scope="module", params=["classic"])
 def renderer(request: pytest.FixtureRequest) -> str:
-    """What draws the nodes: "classic", or "vue" (Nodes 2.0) where a test asks for it."""
+    """What draws the nodes: "classic", or "vue" (Nodes 2.0) too where a test asks for BOTH_RENDERERS."""
     return request.param
 
 

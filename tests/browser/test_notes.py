@@ -8,19 +8,19 @@ from typing import Any
 import pytest
 
 from dev.frontend import Frontend
-from tests.browser.conftest import NEWEST
+from tests.browser.conftest import BOTH_RENDERERS, NEWEST
 
 OLDEST = "1.41.21"
 
 pytestmark = [
     pytest.mark.browser,
     pytest.mark.parametrize("version", [None, NEWEST, OLDEST], ids=["pinned", NEWEST, OLDEST], indirect=True, scope="module"),
-    pytest.mark.parametrize("renderer", ["classic", "vue"], indirect=True, scope="module"),
+    BOTH_RENDERERS,
 ]
 
 Json = dict[str, Any]
 
-ADVICE = "The picture is 100% opaque.\nWhat helps: prompt a plain background; raise the weight of LayerDiffuse Transparent, or use its conv method."
+ADVICE = "The picture is 100% opaque.\nWhat helps: prompt a plain background; raise the weight of LayerDiffuse Transparent."
 
 # The last node gets a list of two pictures, an opaque and a transparent one.
 COLOURS = count()
@@ -52,7 +52,8 @@ SHOWN = """() => app.canvas.graph.nodes.flatMap(node => {
         range.setEnd(text.firstChild, index + word.length)
         return range.getClientRects().length
     })
-    return [[node.type, { text: text.innerText, fits: frame ? place.bottom <= frame.bottom : bottom <= node.pos[1] + node.size[1], broken: Math.max(...lines) > 1 }]]
+    const fits = frame ? place.bottom <= frame.bottom : bottom <= node.pos[1] + node.size[1]
+    return [[node.type, { text: text.innerText, fits, broken: Math.max(...lines) > 1 }]]
 })"""
 
 
