@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from dev.frontend import Frontend
+from tests.browser.conftest import BOTH_RENDERERS
 
 pytestmark = pytest.mark.browser
 
@@ -15,6 +16,7 @@ HELP = Path(__file__).resolve().parents[2] / "web" / "docs"
 EMPTY = {"last_node_id": 0, "last_link_id": 0, "nodes": [], "links": [], "groups": [], "config": {}, "extra": {}, "version": 0.4}
 
 
+@BOTH_RENDERERS
 def test_every_page_opens_from_its_node(frontend: Frontend) -> None:
     for path in sorted(HELP.glob("*.md")):
         page = path.read_text(encoding="utf-8")
