@@ -23,7 +23,6 @@ QUICK = {"transparent_sdxl", "joint_layers_sd15"}
 MESSAGE = "start and end have to be between 0 and 1, start not after end; got start 0.8 and end 0.2."
 
 
-@BOTH_RENDERERS
 @pytest.mark.parametrize("name", bundled.names())
 def test_loads_and_saves_unchanged(frontend: Frontend, name: str) -> None:
     workflow = bundled.read(name)
