@@ -36,7 +36,10 @@ PROMPT: Json = {
     LIST: {"class_type": "RebatchImages", "inputs": {"images": ["7", 0], "batch_size": 1}},
     PREVIEW: {"class_type": "DiaphanePreview", "inputs": {"image": [LIST, 0]}},
 }
-SHARES = "100% opaque, 0% translucent, 0% transparent\n0% opaque, 0% translucent, 100% transparent"
+SHARES = (
+    "100% opaque, 0% translucent, 0% transparent. Nothing in this picture is transparent. That is right for a background; for a cut-out, "
+    "connect rgba of Transparent VAE Decode, or the mask of Load Image too.\n0% opaque, 0% translucent, 100% transparent."
+)
 SAID = {"DiaphaneSays": ADVICE, "DiaphanePreview": SHARES}
 
 # The texts that are to be seen under the nodes of the graph that is open; whether they end inside the node; whether a word is broken.
