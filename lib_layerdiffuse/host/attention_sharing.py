@@ -86,14 +86,17 @@ def share_attention(
     dtype, load_device = model.model.get_dtype_inference(), model.load_device
 
     def build() -> AttentionSharing:
-        net = AttentionSharing.from_state_dict(state_dict, comfy.ops.manual_cast, dtype=dtype, device=memory.unet_offload_device())
+        shapes, device = shapes_of(state_dict), memory.unet_offload_device()
+        return AttentionSharing.from_shapes(shapes, comfy.ops.manual_cast, dtype=dtype, device=device).eval()
+
+    def fill(net: AttentionSharing, assign: bool) -> None:
+        net.load_state_dict(state_dict, assign=assign)
         if merged:
             for unit in net.units:
                 unit.drop_changes()
         net.fuse(comfy.ops.manual_cast, load_device)
-        return net
 
-    net = attach(patched, key, build)
+    net = attach(patched, key, build, fill)
     picture = ControlPicture(control, fit, net, key) if control is not None else None
     sharing = Sharing(net, picture, weight, window, key)
     if not merged:

@@ -31,8 +31,16 @@ class ManagedNetwork(Generic[Network]):
         self.device = memory.vae_device() if beside is None else beside.load_device
         offload_device = memory.vae_offload_device() if beside is None else beside.offload_device
         self.dtype = memory.vae_dtype(self.device, [torch.float16, torch.bfloat16, torch.float32])
-        self.patcher = _patcher(network_class, state_dict, self.dtype, self.device, offload_device)
         self._made_of = (network_class, state_dict)
+        factory = {"dtype": self.dtype, "device": offload_device}
+
+        def build() -> nn.Module:
+            return network_class.from_shapes(shapes_of(state_dict), comfy.ops.manual_cast, **factory).eval()
+
+        def fill(network: nn.Module, assign: bool) -> None:
+            network.load_state_dict(state_dict, assign=assign)
+
+        self.patcher = make_patcher(build, fill, self.device, offload_device)
 
     @property
     def network(self) -> Network:
@@ -86,21 +94,22 @@ class ManagedNetwork(Generic[Network]):
         return True
 
 
-def _patcher(
-    network_class: NetworkClass[Network],
-    state_dict: Mapping[str, Tensor],
-    dtype: torch.dtype,
-    device: torch.device,
+def make_patcher(
+    build: Callable[[], nn.Module],
+    fill: Callable[[Any, bool], None],
+    load_device: torch.device,
     offload_device: torch.device,
     disable_dynamic: bool = False,
 ) -> Any:
-    """The network under a patcher, which ComfyUI can have made anew for another card, or with dynamic memory disabled."""
-    network = network_class.from_shapes(shapes_of(state_dict), comfy.ops.manual_cast, dtype=dtype, device=offload_device).eval()
+    """A patcher of the network that `build` makes and `fill(network, assign)` gives its weights.
+
+    assign: whether the network is to hold the given tensors themselves. Under dynamic memory weights stay where their file is mapped until
+    they are used. Both functions are kept: ComfyUI calls them again for another card, or with dynamic memory disabled.
+    """
     patcher_class = ModelPatcher if disable_dynamic else CoreModelPatcher
-    patcher = patcher_class(network, load_device=device, offload_device=offload_device)
-    # Under dynamic memory the weights stay where the file is mapped until they are used.
-    network.load_state_dict(state_dict, assign=patcher.is_dynamic())
-    patcher.cached_patcher_init = (_patcher, (network_class, state_dict, dtype, device, offload_device))
+    patcher = patcher_class(build(), load_device=load_device, offload_device=offload_device)
+    fill(patcher.model, patcher.is_dynamic())
+    patcher.cached_patcher_init = (make_patcher, (build, fill, load_device, offload_device))
     return patcher
 
 

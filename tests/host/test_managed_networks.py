@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import SimpleNamespace
 from typing import Any
 
@@ -20,11 +20,13 @@ from dev.stand_ins.shapes import offset_encoder_shapes
 from dev.stand_ins.vae import build_vae
 from lib_layerdiffuse.errors import DiaphaneError
 from lib_layerdiffuse.host import networks
+from lib_layerdiffuse.host.attention_sharing import share_attention
 from lib_layerdiffuse.host.networks import ManagedNetwork
 from lib_layerdiffuse.host.transparency import decode_rgba, encode_rgba
 from lib_layerdiffuse.nets import transparent_decoder
 from lib_layerdiffuse.nets.offset_encoder import OffsetEncoder
 from lib_layerdiffuse.nets.transparent_decoder import DecoderLayout, SelfAttention
+from tests.host.reference import stand_in_sharing
 
 LAYOUT = DecoderLayout(
     widths=(32, 32, 64, 128, 256, 512, 512),
@@ -139,18 +141,32 @@ def test_the_host_can_have_a_network_made_anew(encoder: ManagedNetwork[OffsetEnc
         assert torch.equal(another.model.state_dict()[key], tensor)
 
 
+class Dynamic(ModelPatcher):
+    def is_dynamic(self) -> bool:
+        return True
+
+
+def addresses(tensors: Mapping[str, Tensor]) -> dict[str, int]:
+    return {key: tensor.data_ptr() for key, tensor in tensors.items()}
+
+
 def test_under_dynamic_memory_a_file_is_not_copied(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Dynamic(ModelPatcher):
-        def is_dynamic(self) -> bool:
-            return True
-
     weights: Mapping[str, Tensor] = seeded_weights(offset_encoder_shapes(4))
-
-    def addresses(tensors: Mapping[str, Tensor]) -> dict[str, int]:
-        return {key: tensor.data_ptr() for key, tensor in tensors.items()}
-
     plain = ManagedNetwork(OffsetEncoder, weights)
     monkeypatch.setattr(networks, "CoreModelPatcher", Dynamic)
     mapped = ManagedNetwork(OffsetEncoder, weights)
     assert addresses(mapped.network.state_dict()) == addresses(weights)
     assert addresses(plain.network.state_dict()).items().isdisjoint(addresses(weights).items())
+
+
+def test_under_dynamic_memory_attention_sharing_is_not_copied(
+    narrow_model: Callable[[str], ModelPatcher], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = stand_in_sharing(2, control=True)
+    monkeypatch.setattr(networks, "CoreModelPatcher", Dynamic)
+    patched = share_attention(narrow_model("sd15"), weights, control=torch.rand(1, 64, 64, 3))
+    [sharing] = patched.get_additional_models()
+    own = addresses(sharing.model.state_dict())
+    given = addresses(weights)
+    # All but what is multiplied with one another beforehand.
+    assert all(own[key] == given[key] for key in given if key.startswith("kwargs_encoder.") or "temporal_o" in key)
