@@ -140,18 +140,10 @@ class Sharing:
     def forward_hooks(self, patcher: ModelPatcher) -> dict[str, ForwardHook]:
         """Hooks for the projections of every attention module."""
         return {
-            _projection(path, projection): self._adding_hook(unit, projection)
+            _projection(path, projection): _adding_hook(unit, projection, self.weight, self.window)
             for path, unit in zip(PLACES.values(), attached(patcher, self.key).units, strict=True)
             for projection in PROJECTIONS
         }
-
-    def _adding_hook(self, unit: SharingUnit, projection: str) -> ForwardHook:
-        def add(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor | None:
-            if not self.window.is_open():
-                return None
-            return torch.add(output, unit.change(projection, args[0]), alpha=self.weight)
-
-        return add
 
     def _outermost(
         self, executor: Any, x: Tensor, t: Tensor, c_concat: Any, c_crossattn: Any, control: Any, options: dict[str, Any], **kwargs: Any
@@ -238,6 +230,14 @@ class Sharing:
                 f"This model generates {self.frames} layers at once, so the batch has to be a multiple of {self.frames}. "
                 "Use Empty Layer Latent, which makes the right latent."
             )
+
+
+def _adding_hook(unit: SharingUnit, projection: str, weight: float, window: SigmaWindow) -> ForwardHook:
+    # It holds no `Sharing`, which would outlive its patcher with it until the cycle collector has run twice.
+    def add(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor | None:
+        return torch.add(output, unit.change(projection, args[0]), alpha=weight) if window.is_open() else None
+
+    return add
 
 
 def _find(sharing: Sharing, attention: str, options: dict[str, Any]) -> SharingUnit | None:

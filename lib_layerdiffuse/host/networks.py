@@ -58,16 +58,14 @@ class ManagedNetwork(Generic[Network]):
 
         Raises DiaphaneError if it is not even then.
         """
-        result = compute()
-        if not result.isfinite().all() and self.dtype != torch.float32:
+        while not (result := compute()).isfinite().all():
+            if self.dtype == torch.float32:
+                raise DiaphaneError(
+                    f"{type(self.network).__name__} gives results that are not all numbers (NaN or infinite), in float32, too. "
+                    "Set its file to auto, or delete the file and let Diaphane download it again."
+                )
             logger.warning("%s overflows in %s: computed again in float32.", type(self.network).__name__, self.dtype)
             self.dtype = torch.float32
-            result = compute()
-        if not result.isfinite().all():
-            raise DiaphaneError(
-                f"{type(self.network).__name__} gives results that are not all numbers (NaN or infinite), in float32, too. "
-                "Set its file to auto, or delete the file and let Diaphane download it again."
-            )
         return result
 
     def each_batch(self, count: int, bytes_each: int, run: Callable[[int, int], None], *, last_resort: bool) -> bool:

@@ -1,5 +1,6 @@
 """The help page of every node opens in the frontend's own panel, with its picture and every heading."""
 
+# pyright: reportMissingImports=false
 from __future__ import annotations
 
 import re

@@ -1,5 +1,6 @@
 """What a node has to say stands under it from the end of a run to the next, and nowhere else: not in the workflow, not in the prompt."""
 
+# pyright: reportMissingImports=false
 from __future__ import annotations
 
 from itertools import count

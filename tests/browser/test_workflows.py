@@ -1,5 +1,6 @@
 """The real frontend shows every bundled workflow, saves it unchanged, converts it as dev/workflow.py does, and runs it."""
 
+# pyright: reportMissingImports=false
 from __future__ import annotations
 
 from pathlib import Path

@@ -1,7 +1,7 @@
 """Small networks under the host's memory management: where they lie, what they ask for, and results that are no numbers."""
 
 # The host is not typed.
-# pyright: reportAttributeAccessIssue=false
+# pyright: reportAttributeAccessIssue=false, reportMissingImports=false
 from __future__ import annotations
 
 import logging

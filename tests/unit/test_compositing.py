@@ -18,7 +18,7 @@ from lib_layerdiffuse.pixels.blend import BLENDS
 from lib_layerdiffuse.pixels.composite import Layer, composite
 from lib_layerdiffuse.pixels.place import place
 from lib_layerdiffuse.pixels.premultiplied import premultiply, resize_rgba, straighten
-from lib_layerdiffuse.pixels.repair import alpha_levels, defringe, trim
+from lib_layerdiffuse.pixels.repair import INVISIBLE, alpha_levels, defringe, trim
 
 # Far below what 8 bits can show; the issue asks for 1/255.
 CLOSE = 1e-5
@@ -315,10 +315,10 @@ def test_trimming_nothing_keeps_it() -> None:
 
 
 @pytest.mark.parametrize(
-    ("haze", "settings", "size"),
-    [(0.4 / 255, {}, (2, 3)), (0.6 / 255, {}, (20, 30)), (5 / 255, {"threshold": 0.02}, (2, 3)), (6 / 255, {"threshold": 0.02}, (20, 30))],
+    ("haze", "threshold", "size"),
+    [(0.4 / 255, INVISIBLE, (2, 3)), (0.6 / 255, INVISIBLE, (20, 30)), (5 / 255, 0.02, (2, 3)), (6 / 255, 0.02, (20, 30))],
 )
-def test_trimming_does_not_see_haze(haze: float, settings: dict[str, float], size: tuple[int, int]) -> None:
+def test_trimming_does_not_see_haze(haze: float, threshold: float, size: tuple[int, int]) -> None:
     rgba = torch.full((1, 20, 30, 4), haze)
     rgba[:, 7:9, 11:14, 3] = 0.5
-    assert trim(rgba, **settings)[0].shape[1:3] == size
+    assert trim(rgba, threshold=threshold)[0].shape[1:3] == size
