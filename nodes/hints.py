@@ -33,6 +33,16 @@ def on_lost_layers(layers: Layers, above: int = 0) -> list[str]:
     if not lost:
         return []
     return [
-        f"Off the canvas of {layers.width}x{layers.height} and so not to be seen: {', '.join(lost)}. "
+        f"Off the canvas of {layers.width}x{layers.height} and so not to be seen: {', '.join(lost):.200}. "
         "Change x and y in Place Layer: they move the whole picture, transparent parts included."
+    ]
+
+
+def on_layer_with_alpha(layer: str | None) -> list[str]:
+    """A hint if a layer that should be opaque is a transparent picture."""
+    if layer is None:
+        return []
+    return [
+        f"The {layer} layer is transparent, too: its model was patched for single pictures. Set layers of Empty Layer Latent to "
+        "foreground, or patch the model by LayerDiffuse Joint."
     ]

@@ -6,10 +6,11 @@ from comfy_api.latest import io
 from comfy_execution.graph_utils import ExecutionBlocker
 
 from ..lib_layerdiffuse.host.layers import NAMES
-from ..lib_layerdiffuse.host.split import decode_and_split
+from ..lib_layerdiffuse.host.messages import notes
+from ..lib_layerdiffuse.host.split import decode_and_split, transparent_layer_of
 from ..lib_layerdiffuse.host.transparent_vae import opaque_vae
 from ..lib_layerdiffuse.host.weight_files import AUTO
-from . import inputs
+from . import hints, inputs
 
 
 class SplitLayers(io.ComfyNode):
@@ -43,11 +44,15 @@ class SplitLayers(io.ComfyNode):
     def execute(cls, layers, passes, samples=None, vae=None, images=None, decoder_file=AUTO) -> io.NodeOutput:
         vae = None if vae is None else opaque_vae(vae)
         found = decode_and_split(samples, vae, images, layers=layers, passes=passes, decoder_file=decoder_file)
+        odd = None
+        if samples is not None and vae is not None:
+            odd = transparent_layer_of(samples, vae, found, decoder_file=decoder_file)
         return io.NodeOutput(
             *(
                 found.get(name, ExecutionBlocker(f"This batch has no {name} layer, only {' and '.join(found)}. Disconnect this output."))
                 for name in NAMES
-            )
+            ),
+            ui=notes(*hints.on_layer_with_alpha(odd)),
         )
 
 

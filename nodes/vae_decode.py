@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import torch
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..lib_layerdiffuse.host.decode import decode_layers
+from ..lib_layerdiffuse.host.decode import decode_layers, transparent_layer
 from ..lib_layerdiffuse.host.families import family_advice, latent_family, require_vae
-from ..lib_layerdiffuse.host.layers import foreground_rows, layers_in
+from ..lib_layerdiffuse.host.layers import foreground_rows
 from ..lib_layerdiffuse.host.messages import notes
 from ..lib_layerdiffuse.host.transparency import LATENT_SCALE, bleed
 from ..lib_layerdiffuse.host.transparent_vae import opaque_vae
@@ -80,7 +77,8 @@ class TransparentVAEDecode(io.ComfyNode):
         if not said and doubt and family == AUTO:
             height, width = samples["samples"].shape[2:]
             said = hints.on_small_size(height * LATENT_SCALE, width * LATENT_SCALE, doubt)
-        return io.NodeOutput(rgba, bleed(rgba), transparency_mask(rgba), ui=notes(*said, *advice_on_layers(samples)))
+        said += hints.on_layer_with_alpha(transparent_layer(vae, samples, rgba, family=known, decoder_file=decoder_file))
+        return io.NodeOutput(rgba, bleed(rgba), transparency_mask(rgba), ui=notes(*said))
 
 
 def advice_on(rgba: Tensor, about_family: str | None) -> list[str]:
@@ -102,16 +100,6 @@ def advice_on(rgba: Tensor, about_family: str | None) -> list[str]:
                 what += "; if LayerDiffuse Joint patched the model, set layers of Empty Layer Latent to what it generates"
             said.append(f"{which} {coverage(rgba[torch.tensor(picked)])}. What helps: {what}.")
     return said
-
-
-def advice_on_layers(samples: Mapping[str, Any]) -> list[str]:
-    """What to do about a latent of several layers, only one of which is transparent here. It does not tell which model sampled it."""
-    if len(foreground_rows(samples)) == len(samples["samples"]):
-        return []
-    return [
-        f"The latent names the layers {', '.join(layers_in(samples) or ())}, and only foreground gets alpha. If LayerDiffuse Transparent "
-        "made it, set layers of Empty Layer Latent to foreground; if LayerDiffuse Joint did, use Split Layers."
-    ]
 
 
 NODES = [TransparentVAEDecode]

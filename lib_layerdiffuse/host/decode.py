@@ -10,12 +10,15 @@ from comfy.sd import VAE
 from torch import Tensor
 
 from ..errors import DiaphaneError
+from ..pixels.coverage import coverage
 from ..pixels.straight import with_alpha
 from ..weights.catalogue import Family
 from .latents import check_latent
-from .layers import foreground_rows
+from .layers import foreground_rows, layers_in
 from .transparency import LATENT_SCALE, SIZE_KEY, decode_rgba
 from .weight_files import AUTO, transparency_decoder
+
+CLEARLY = 0.1  # of a picture is transparent. The mini family: 0.29 or more of what is, none of what is not.
 
 
 def decode_layers(
@@ -45,6 +48,22 @@ def decode_layers(
         transparent = decode_rgba(decoder, pixels[rows], latent[rows], passes=passes, tile=tile)
         rgba[torch.tensor(rows)] = transparent.to(rgba.device)
     return rgba
+
+
+def transparent_layer(vae: VAE, samples: Mapping[str, Any], pictures: Tensor, *, family: Family, decoder_file: str = AUTO) -> str | None:
+    """The name of a layer that is decoded as opaque and holds a transparent picture, as when a model was patched for single pictures.
+
+    pictures: [B, H, W, 3 or 4], the LATENT as it was decoded. The first such row is looked at, in one pass.
+    """
+    layers = layers_in(samples)
+    transparent = foreground_rows(samples)
+    others = set(range(len(pictures))) - set(transparent)
+    if layers is None or not transparent or not others:
+        return None
+    row = min(others)
+    decoder = transparency_decoder(vae, family, decoder_file)
+    rgba = decode_rgba(decoder, pictures[row : row + 1, ..., :3], samples["samples"][row : row + 1], passes=1)
+    return layers[row % len(layers)] if coverage(rgba).transparent > CLEARLY else None
 
 
 def plain_latent(samples: Mapping[str, Any], vae: VAE) -> Tensor:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from comfy.sd import VAE
 from torch import Tensor
 
 from ..errors import DiaphaneError
 from ..pixels.straight import check_picture
 from ..weights.catalogue import Family
-from .decode import decode_layers, plain_latent
+from .decode import decode_layers, plain_latent, transparent_layer
 from .families import AUTO, FLUX_LATENT_CHANNELS, require_vae
 from .layers import FOREGROUND, LAYERS_KEY, arrangement, check_whole_sets, layers_in, split_layers
 
@@ -47,6 +48,13 @@ def decode_and_split(
     else:
         check_picture(images)
     return {name: picture if name == FOREGROUND else picture[..., :3] for name, picture in split_layers(images, names).items()}
+
+
+def transparent_layer_of(samples: Mapping[str, Any], vae: VAE, found: Mapping[str, Tensor], *, decoder_file: str = AUTO) -> str | None:
+    """`decode.transparent_layer` of the first set of layers that `decode_and_split` has found."""
+    first = {"samples": samples["samples"][: len(found)], LAYERS_KEY: tuple(found)}
+    pictures = torch.cat([picture[:1, ..., :3] for picture in found.values()])
+    return transparent_layer(vae, first, pictures, family=Family.SD15, decoder_file=decoder_file)
 
 
 def _require_sd15(vae: VAE) -> None:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from tests.faults.reports import LONGEST
-from tests.faults.test_inputs import Right, latent, picture, right
+from tests.faults.test_inputs import Right, picture, right
 
 __all__ = ["right"]
 
@@ -180,16 +180,6 @@ def test_encoding_says_so_too(say: Say, vae: Callable[[str], Any]) -> None:
     assert "64x64 is small for SDXL" in said and "set family to SD1.5" in said
     for settled in ({"family": "SD1.5"}, {"family": "SDXL"}, {"vae": vae("Flux")}, {"image": cut_out(64, 8192)}):
         assert say("DiaphaneVAEEncode", **{"image": cut_out(), **settled}) == []
-
-
-def test_a_latent_of_several_layers_is_decoded_as_one(say: Say, monkeypatch: pytest.MonkeyPatch) -> None:
-    module = importlib.import_module("diaphane_under_test.nodes.vae_decode")
-    monkeypatch.setattr(module, "decode_layers", lambda *_, **__: cut_out(8, 8).repeat(3, 1, 1, 1))
-    [said] = say("DiaphaneVAEDecode", samples=latent(batch=3, layers=JOINT))
-    for word in ("foreground, background, blended", "LayerDiffuse Transparent", "Empty Layer Latent", "Split Layers"):
-        assert word in said
-    assert say("DiaphaneVAEDecode", samples=latent(batch=3, layers=("foreground",))) == []
-    assert say("DiaphaneVAEDecode", samples=latent(batch=2, layers=JOINT, batch_index=[0, 3])) == []
 
 
 # --- shares of a list and of a batch ---------------------------------------------------------------------------------------------------

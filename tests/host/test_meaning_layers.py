@@ -15,6 +15,7 @@ from torch import Tensor
 from lib_layerdiffuse.host.joint import make_joint, make_joint_from_layer
 from lib_layerdiffuse.host.mini import load_mini
 from lib_layerdiffuse.host.split import decode_and_split
+from lib_layerdiffuse.host.transparent import make_transparent
 from lib_layerdiffuse.pixels.composite import Layer, composite
 from training.data.procedural import Layers, layers
 from training.judge import judge
@@ -41,14 +42,16 @@ def drawn() -> Layers:
 
 def paint(model: Any, clip: Any, vae: Any, names: tuple[str, ...], captions: dict[str, list[str]], seed: int) -> dict[str, Tensor]:
     """Sets of layers with their own prompts -> {layer: pictures}."""
-    sets = len(captions[names[0]])
-    rows = [captions[name][i] for i in range(sets) for name in names]
-    # One row of text for each row of the batch: the host samples them all at once.
+    rows = [captions[name][i] for i in range(len(captions[names[0]])) for name in names]
+    return decode_and_split(sampled(model, clip, rows, seed), vae, None, layers=", ".join(names), passes=8)
+
+
+def sampled(model: Any, clip: Any, rows: list[str], seed: int) -> dict[str, Any]:
+    """A LATENT with a row for each text: the host samples them all at once."""
     text = [[torch.cat([clip.encode_from_tokens(clip.tokenize(row)) for row in rows]), {}]]
     nothing = [[clip.encode_from_tokens(clip.tokenize("")), {}]]
     empty = {"samples": torch.zeros(len(rows), 4, SIDE // 8, SIDE // 8)}
-    [latent] = core.common_ksampler(model, seed, STEPS, GUIDANCE, "dpmpp_2m", "normal", text, nothing, empty)
-    return decode_and_split(latent, vae, None, layers=", ".join(names), passes=8)
+    return core.common_ksampler(model, seed, STEPS, GUIDANCE, "dpmpp_2m", "normal", text, nothing, empty)[0]
 
 
 def likeness(a: Tensor, b: Tensor) -> float:
@@ -90,3 +93,15 @@ def test_the_given_layer_is_kept(drawn: Layers, given: str, least: float) -> Non
         expected = over(found["background"], rgba) if given == "foreground" else over(rgba, found["foreground"])
         values.append(likeness(found["blended"], expected))
     assert sorted(values)[4] >= least
+
+
+@pytest.mark.parametrize(("patch", "says"), [(make_transparent, True), (make_joint, False)])
+@pytest.mark.parametrize("node", ["DiaphaneVAEDecode", "DiaphaneSplitLayers"])
+def test_a_model_for_one_layer_that_sampled_three_is_noticed(node_classes: dict[str, Any], node: str, patch: Any, says: bool) -> None:
+    model, clip, vae = load_mini()
+    captions = {"foreground": "a red glass heart", "background": "a green meadow", "blended": "a red glass heart on a green meadow"}
+    latent = sampled(patch(model), clip, [captions[name] if patch is make_joint else captions["foreground"] for name in JOINT], seed=3)
+    inputs = {"VAEDecode": {"family": "auto", "tile_size": 0}, "SplitLayers": {"layers": "auto"}}[node.removeprefix("Diaphane")]
+    output = node_classes[node].execute(samples={**latent, "layers": JOINT}, vae=vae, passes=1, **inputs)
+    said = " ".join(output.ui["text"])
+    assert ("The background layer is transparent, too" in said and "Empty Layer Latent" in said) if says else said == ""
