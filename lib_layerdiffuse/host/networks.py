@@ -19,8 +19,9 @@ from ..weights.grammar import check_keys
 Network = TypeVar("Network", bound=nn.Module)
 logger = logging.getLogger("diaphane")
 
-# Devices that raise no error that ComfyUI knows when memory runs out: on the CPU the system swaps, and then ends ComfyUI.
+# Devices that are asked beforehand: the system swaps, and then ends ComfyUI, before memory runs out.
 SILENT_DEVICES = ("cpu", "mps")
+APPLE_OUT_OF_MEMORY = ("MPS backend out of memory", "Invalid buffer size")  # how torch's plain RuntimeErrors begin there
 
 
 class ManagedNetwork(Generic[Network]):
@@ -53,18 +54,20 @@ class ManagedNetwork(Generic[Network]):
     def to_device(self, x: Tensor) -> Tensor:
         return x.to(device=self.device, dtype=self.dtype)
 
-    def finite(self, compute: Callable[[], Tensor]) -> Tensor:
+    def finite(self, what: str, compute: Callable[[], Tensor]) -> Tensor:
         """What `compute` makes with this network; once more in float32, for this and all later runs, if it is not all numbers.
 
-        Raises DiaphaneError if it is not even then.
+        what: the network, for a sentence. Raises DiaphaneError if float32 does not help; the precision stays as it was then.
         """
+        usual = self.dtype
         while not (result := compute()).isfinite().all():
             if self.dtype == torch.float32:
+                self.dtype = usual
                 raise DiaphaneError(
-                    f"{type(self.network).__name__} gives results that are not all numbers (NaN or infinite), in float32, too. "
-                    "Set its file to auto, or delete the file and let Diaphane download it again."
+                    f"The {what} gives results that are not all numbers (NaN or infinite), in float32, too. Set its file to auto; "
+                    "if it is, close ComfyUI, delete the file and let Diaphane download it again."
                 )
-            logger.warning("%s overflows in %s: computed again in float32.", type(self.network).__name__, self.dtype)
+            logger.warning("The %s overflows in %s: computed again in float32.", what, self.dtype)
             self.dtype = torch.float32
         return result
 
@@ -116,7 +119,8 @@ def ran_out_of_memory(run: Callable[..., None], *args: Any) -> bool:
     try:
         run(*args)
     except Exception as error:
-        memory.raise_non_oom(error)
+        if not str(error).startswith(APPLE_OUT_OF_MEMORY):
+            memory.raise_non_oom(error)
         return True
     return False
 

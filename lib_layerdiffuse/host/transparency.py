@@ -20,8 +20,9 @@ from ..nets.strips import LARGE_STRIP_VALUES
 from ..nets.transparency import PASSES, alpha_first, estimate_rgba
 from ..nets.transparent_decoder import TransparentDecoder
 from ..pixels.bleed import bleed_rgb
-from ..pixels.straight import on_grey
-from ..weights.catalogue import Family
+from ..pixels.straight import check_picture, on_grey
+from ..weights.catalogue import Family, Role
+from .latents import check_latent
 from .layers import FOREGROUND, LAYERS_KEY
 from .networks import ManagedNetwork, ran_out_of_memory
 from .posterior import encode_posterior
@@ -68,6 +69,9 @@ def decode_rgba(
     if latent.shape[0] != count:
         raise DiaphaneError(f"Got {count} pictures and {latent.shape[0]} latents. Decode the pictures of one batch together.")
 
+    # What is no number here is not the network's doing.
+    check_picture(pixels)
+    check_latent(latent, layout.latent_channels, f"The latent has {{}} channels, this decoder is made for {layout.latent_channels}.")
     pixel = pixels[..., :3].movedim(-1, 1)  # BHWC -> BCHW
     result = torch.empty(count, height, width, 4, device=memory.intermediate_device())
     order = [1, 2, 3, 0] if alpha_first(layout.latent_channels) else [0, 1, 2, 3]
@@ -93,7 +97,7 @@ def decode_rgba(
         _whole_or_tiled(attempt, height, width, tile, "decode")
         return result
 
-    return decoder.finite(compute)
+    return decoder.finite(Role.DECODER.value, compute)
 
 
 def encode_rgba(
@@ -132,7 +136,7 @@ def encode_rgba(
         _whole_or_tiled(attempt, height, width, tile, "encode")
         return offset
 
-    return mean + std * offset_scale * encoder.finite(compute)
+    return mean + std * offset_scale * encoder.finite(Role.ENCODER.value, compute)
 
 
 def encode_any_size(

@@ -45,6 +45,13 @@ def test_decode(dtype: torch.dtype, tile: int, monkeypatch: pytest.MonkeyPatch) 
     assert (decoder.device, rgba.shape, rgba.dtype, rgba.device) == (DEVICE, (1, 150, 190, 4), torch.float32, CPU)
 
 
+def test_decode_at_the_size_of_sdxl(monkeypatch: pytest.MonkeyPatch) -> None:
+    with elsewhere():
+        decoder = managed(build(TransparentDecoder, "decoder_sd", torch.float16), torch.float16, monkeypatch)
+        rgba = transparency.decode_rgba(decoder, fake(2, 1024, 1024, 3, device=CPU), fake(2, 4, 128, 128, device=CPU), passes=2)
+    assert (rgba.shape, rgba.device) == ((2, 1024, 1024, 4), CPU)
+
+
 @each_way
 def test_encode(dtype: torch.dtype, tile: int, monkeypatch: pytest.MonkeyPatch) -> None:
     with elsewhere():

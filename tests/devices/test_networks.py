@@ -19,6 +19,7 @@ from comfy.ldm.modules.attention import attention_pytorch
 from torch import nn
 
 import lib_layerdiffuse.nets
+from lib_layerdiffuse.nets import transparent_decoder
 from lib_layerdiffuse.nets.attention_sharing import PROJECTIONS, AttentionSharing
 from lib_layerdiffuse.nets.offset_encoder import OffsetEncoder
 from lib_layerdiffuse.nets.transparency import estimate_rgba
@@ -62,6 +63,22 @@ def test_decoder(file: str, dtype: torch.dtype, size: tuple[int, int, int]) -> N
         latent = fake(batch, decoder.layout.latent_channels, height // 8, width // 8, dtype=dtype)
         result = decoder(pixel, latent)
     assert (result.shape, result.dtype, result.device) == ((batch, 4, height, width), dtype, DEVICE)
+
+
+def test_decoder_where_attention_holds_its_scores(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on Apple's devices: no call makes more scores than are held at a time."""
+    monkeypatch.setattr(transparent_decoder, "FUSED_ATTENTION", ())
+    attend, made = torch.nn.functional.scaled_dot_product_attention, []
+
+    def watched(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        made.append(q.shape[0] * q.shape[1] * q.shape[2] * k.shape[2])
+        return attend(q, k, v)
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", watched)
+    with elsewhere():
+        decoder = build(TransparentDecoder, "decoder_sd", torch.float16)
+        result = decoder(fake(2, 3, 1024, 1024, dtype=torch.float16), fake(2, 4, 128, 128, dtype=torch.float16))
+    assert result.device == DEVICE and max(made) == transparent_decoder.SCORES
 
 
 def test_estimate() -> None:

@@ -79,8 +79,30 @@ def test_what_overflows_is_computed_again_in_float32(caplog: pytest.LogCaptureFi
 
 
 def test_what_is_no_number_in_float32_either_is_told() -> None:
-    with pytest.raises(DiaphaneError, match="not all numbers"):
-        decode_rgba(managed(Overflowing(torch.float16, torch.float32), torch.float16), torch.rand(1, 64, 64, 3), None, passes=1)
+    decoder = managed(Overflowing(torch.float16, torch.float32), torch.float16)
+    with pytest.raises(DiaphaneError, match="The transparency decoder gives results that are not all numbers"):
+        decode_rgba(decoder, torch.rand(1, 64, 64, 3), None, passes=1)
+    assert decoder.dtype == torch.float16
+
+
+@pytest.mark.parametrize("wrong", ["pixels", "latent"])
+def test_what_comes_in_is_not_taken_for_the_networks_doing(wrong: str) -> None:
+    network = Overflowing()
+    decoder, pixels, latent = managed(network, torch.float16), torch.rand(1, 64, 64, 3), torch.zeros(1, 4, 8, 8)
+    (pixels if wrong == "pixels" else latent)[0, 1, 1, 1] = torch.nan
+    with pytest.raises(DiaphaneError, match="not all numbers") as told:
+        decode_rgba(decoder, pixels, latent, passes=1)
+    assert "decoder" not in str(told.value) and (network.seen, decoder.dtype) == ([], torch.float16)
+
+
+@pytest.mark.parametrize("text", ["MPS backend out of memory (MPS allocated: 9.00 GB)", "Invalid buffer size: 34.00 GB"])
+def test_apples_errors_are_known(text: str) -> None:
+    def run(error: str) -> None:
+        raise RuntimeError(error)
+
+    assert networks.ran_out_of_memory(run, text)
+    with pytest.raises(RuntimeError, match="another"):
+        networks.ran_out_of_memory(run, "another")
 
 
 def test_an_offset_that_overflows_is_computed_again(encoder: ManagedNetwork[OffsetEncoder]) -> None:
