@@ -22,5 +22,6 @@ def attach(model: ModelPatcher, key: str, build: Callable[[], Network], fill: Ca
 
 
 def attached(model: ModelPatcher, key: str) -> Any:
-    """The network attached under `key`. A copy of the model on another card has one of its own."""
-    return model.get_additional_models_with_key(key)[0].model
+    """The network attached under `key`, None if there is none. A copy of the model on another card has one of its own."""
+    found = model.get_additional_models_with_key(key)
+    return found[0].model if found else None

@@ -161,8 +161,8 @@ class Sharing:
             patches[f"{attention}_output_patch"] = [*theirs_after, after]
             others += theirs
         patcher = executor.class_obj.current_patcher
-        net = self.net if patcher is None else attached(patcher, self.key)
-        ours = {self.key: net, self.others_key: others, "patches": patches}
+        net = None if patcher is None else attached(patcher, self.key)
+        ours = {self.key: net or self.net, self.others_key: others, "patches": patches}
         return executor(x, t, c_concat, c_crossattn, control, {**options, **ours}, **kwargs)
 
     def before(self, attention: str) -> Any:
@@ -192,10 +192,10 @@ class Sharing:
             if self.frames > 1 and self._unit(attention, options) is not None:
                 before = options[self.input_key][0]
                 if not (len(x) == len(context) == len(value) and _same_frames(x, before, self.frames)):
-                    nodes = ", ".join(dict.fromkeys(map(_node_of, options.get(self.others_key, ()))))
+                    nodes = excerpt([*dict.fromkeys(map(_node_of, options.get(self.others_key, ())))])
                     raise DiaphaneError(
                         "Layers that are generated together are told apart by their rows of the batch, which another node's patch of the "
-                        f"model rearranges (as HyperTile does; here: {nodes}): take that node out of this model's chain."
+                        f"model rearranges (as HyperTile does). Take that node out of this model's chain; it is one of: {nodes}."
                     )
             return x, context, value
 

@@ -23,6 +23,7 @@ FLUX_LATENT_CHANNELS = 16
 
 # Models of newer hosts whose own VAE decodes to alpha.
 NATIVE_ALPHA = ("QwenImage21",)
+LAYERED = "use_additional_t_cond"  # what sets Qwen-Image-Layered apart from Qwen-Image
 
 _CONFIGS = {Family.SD15: supported.SD15, Family.SDXL: supported.SDXL, Family.FLUX: supported.Flux}
 
@@ -47,15 +48,15 @@ def require_family(model: ModelPatcher, node: str, ways_out: Mapping[Family, str
     needed = " or ".join(known for known, way_out in ways_out.items() if way_out is None)
     got = family if family is not None else type(model.model.model_config).__name__
     way_out = (family and ways_out.get(family)) or "Load another checkpoint."
-    if got in NATIVE_ALPHA:
-        way_out = "That model makes transparent pictures by itself: ask for them in the prompt and decode with VAE Decode."
+    if got in NATIVE_ALPHA or model.model.model_config.unet_config.get(LAYERED):
+        way_out = "That model makes transparent pictures by itself: use it without this node and decode with VAE Decode."
     raise DiaphaneError(f"{node} needs an {needed} model, got {got}. {way_out}")
 
 
 def require_vae(vae: VAE, node: str) -> None:
     """Raises DiaphaneError unless the VAE is of a kind that LayerDiffuse knows: pictures, one eighth, 4 or 16 channels."""
     vae.throw_exception_if_invalid()
-    if vae.output_channels == 4:
+    if 4 in (vae.output_channels, getattr(vae, "conv_out_channels", None)):
         raise DiaphaneError(
             f"{node} got a VAE whose pictures have alpha by themselves (4 channels). Use VAE Decode and VAE Encode, "
             "which keep it, and the model without a LayerDiffuse patch."

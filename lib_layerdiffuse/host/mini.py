@@ -41,13 +41,14 @@ def load_mini(folder: Path = FOLDER) -> tuple[ModelPatcher, comfy.sd.CLIP, comfy
     """Diffusion model, text encoder and VAE. Raises DiaphaneError if the files are not there."""
     model, clip, vae = _load(folder)
     for index, patcher in enumerate((model, clip.patcher, vae.patcher)):
-        patcher.cached_patcher_init = (_patchers, (folder,), index)  # from ComfyUI 0.30 on: how to make it again, for another card
+        patcher.cached_patcher_init = (_patcher, (folder, index))
     return model, clip, vae
 
 
-def _patchers(folder: Path, disable_dynamic: bool = False) -> list[ModelPatcher]:
+def _patcher(folder: Path, index: int, disable_dynamic: bool = False) -> ModelPatcher:
+    """One of the three anew, as ComfyUI wants it for another card."""
     model, clip, vae = _load(folder, **({"disable_dynamic": True} if disable_dynamic else {}))
-    return [model, clip.patcher, vae.patcher]
+    return (model, clip.patcher, vae.patcher)[index]
 
 
 def _load(folder: Path, **dynamic: bool) -> tuple[ModelPatcher, comfy.sd.CLIP, comfy.sd.VAE]:

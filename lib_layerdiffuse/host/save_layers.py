@@ -45,8 +45,11 @@ def save_layers(layers: Layers, form: str, prefix: str, metadata: Metadata) -> d
     """
     output = folder_paths.get_output_directory()
     _check_name(prefix)
-    with _explaining(output):
-        folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(prefix, output, layers.width, layers.height)
+    try:
+        with _explaining(output):
+            folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(prefix, output, layers.width, layers.height)
+    except ValueError as error:  # another drive, which older versions of ComfyUI do not say
+        raise DiaphaneError(f"{prefix!r:.120} leads out of the output folder. Change filename_prefix.") from error
     count = common_batch([layer.image for layer in layers.layers])
     progress = comfy.utils.ProgressBar(count)
     files: list[Result] = []

@@ -544,12 +544,13 @@ def test_extracting_has_no_other_node_for_sd15(run: Run, right: Right, model: Ca
     told(lambda: run("DiaphaneExtract", **{**right.inputs("DiaphaneExtract"), "model": model("SD1.5")}), words)
 
 
-def test_a_model_that_makes_alpha_by_itself(run: Run, right: Right) -> None:
-    """Of newer hosts than can be built here, which call it by this name."""
-    config = type("QwenImage21", (supported.models[0].__mro__[1],), {})({})
+@pytest.mark.parametrize(("name", "unet"), [("QwenImage21", {}), ("QwenImage", {"use_additional_t_cond": True})])
+def test_a_model_that_makes_alpha_by_itself(run: Run, right: Right, name: str, unet: dict[str, Any]) -> None:
+    """The first is of newer hosts than can be built here, which call it by this name; the second is Qwen-Image-Layered."""
+    config = type(name, (supported.models[0].__mro__[1],), {})(unet)
     model = type("Patcher", (), {"model": type("Model", (), {"model_config": config})})()
     for node_id in NEEDS:
-        told(lambda node_id=node_id: run(node_id, **{**right.inputs(node_id), "model": model}), ["QwenImage21", "by itself", "VAE Decode"])
+        told(lambda node_id=node_id: run(node_id, **{**right.inputs(node_id), "model": model}), [name, "by itself", "VAE Decode"])
 
 
 @pytest.mark.parametrize("stranger", STRANGERS, ids=lambda found: found.__name__)
@@ -576,6 +577,7 @@ VAES: dict[str, tuple[Inputs, list[str]]] = {
     ),
     "of Qwen-Image-Layered": ({"output_channels": 4, "latent_channels": 16, "latent_dim": 3}, ["alpha by themselves"]),
     "with alpha and SDXL's latents": ({"output_channels": 4}, ["alpha by themselves"]),
+    "that takes RGB and gives alpha": ({"conv_out_channels": 4}, ["alpha by themselves"]),
     "of one sixteenth": ({"downscale_ratio": 16}, ["scale of 16", "Connect the VAE"]),
 }
 TAKES_VAE = [node_id for node_id, sockets in SOCKETS.items() if "vae" in sockets]

@@ -245,7 +245,7 @@ def test_before_and_after_ours(case: Case, neighbour: str) -> None:
     """In either order: what both do, or, where rows no longer name layers, one sentence that says which node it is."""
     if neighbour == "HyperTile" and case.frames > 1:
         for order in ("before", "after"):
-            with pytest.raises(DiaphaneError, match=r"here: HyperTile\): take that node out"):
+            with pytest.raises(DiaphaneError, match=r"Take that node out of this model's chain; it is one of: HyperTile\."):
                 case.sample(case.patched(neighbour, order))
         return
     plain = case.sample(NEIGHBOURS[neighbour](case.base))
@@ -273,5 +273,5 @@ def test_rows_of_other_frames_are_refused(bases: dict[str, ModelPatcher], order:
         return result
 
     patched = case.ours(repeating(case.base)) if order == "before" else repeating(case.ours(case.base))
-    with pytest.raises(DiaphaneError, match="rows of the batch.*here: test_rows_of_other_frames_are_refused"):
+    with pytest.raises(DiaphaneError, match="rows of the batch.*one of: test_rows_of_other_frames_are_refused"):
         case.sample(patched)

@@ -258,6 +258,7 @@ def test_the_host_takes_what_the_pack_passes(host: str) -> None:
             bound = bool(asked) and asked[0].name in ("self", "cls")
             assert takes(asked, call, bound), f"{where} does not fit {name}{ENTRIES[name][host]}"
     assert {"comfy.model_management.load_models_gpu", "comfy.utils.tiled_scale", "comfy.sd.VAE.encode_tiled"} <= checked
+    assert len(checked) >= 50, "the list was not read"
 
 
 def test_the_list_is_true_of_this_host() -> None:
