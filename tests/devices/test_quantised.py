@@ -17,7 +17,7 @@ from dev.stand_ins.weights import flux_lora
 from lib_layerdiffuse.host.attention_sharing import share_attention
 from lib_layerdiffuse.host.deltas import apply_deltas
 from lib_layerdiffuse.host.lora import apply_lora
-from tests.host.quantised import PACKED, build_quantised
+from tests.devices.quantised import PACKED, build_quantised
 from tests.host.reference import as_the_host_runs, noise, prompt, sample, stand_in_deltas, stand_in_sharing
 
 Apply = Callable[..., ModelPatcher]
