@@ -102,19 +102,8 @@ def ensure_frontend(version: str) -> Path:
     Raises HostError if that fails.
     """
     folder, pin = HOME / "frontends" / version, PINS / f"frontend-{version}.txt"
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "install",
-        "--no-deps",
-        "--require-hashes",
-        "--upgrade",
-        "--target",
-        str(folder),
-        "-r",
-        str(pin),
-    ]
+    options = ["--no-deps", "--require-hashes", "--upgrade", "--target", str(folder)]
+    command = [sys.executable, "-m", "pip", "install", *options, "-r", str(pin)]
     with only_one_builder(HOME):
         stamped_step(f"frontend {version}", folder / ".diaphane-frontend", digest(pin.read_bytes()), partial(tool, command))
     return folder / "comfyui_frontend_package" / "static"
