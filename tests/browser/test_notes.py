@@ -64,9 +64,10 @@ SHOWN = """() => app.canvas.graph.nodes.flatMap(node => {
 @pytest.fixture(autouse=True)
 def _graph(frontend: Frontend) -> None:
     # Another colour for every test, so that none finds what an earlier one has left in the host's cache.
-    prompt = {**PROMPT, "1": {**PROMPT["1"], "inputs": {**PROMPT["1"]["inputs"], "color": next(COLOURS)}}}
+    colour = next(COLOURS)
+    prompt = {**PROMPT, "1": {**PROMPT["1"], "inputs": {**PROMPT["1"]["inputs"], "color": colour}}}
     frontend.page.evaluate("prompt => app.loadApiJson(prompt, 'notes')", prompt)
-    frontend.load(frontend.saved(), "notes")
+    frontend.load(frontend.saved(), f"notes {colour}")  # by its name, frontends remember what a workflow has shown
 
 
 def shown(frontend: Frontend) -> dict[str, str]:
