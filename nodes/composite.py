@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..lib_layerdiffuse.host.layer_stack import in_order, stacked
-from ..lib_layerdiffuse.host.messages import notes
+from ..lib_layerdiffuse.comfyui.layer_stack import in_order, stacked
+from ..lib_layerdiffuse.comfyui.messages import notes
 from ..lib_layerdiffuse.pixels.composite import Layers
 from . import hints, inputs
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import comfy.model_management
 from comfy_api.latest import io
 
-from ..lib_layerdiffuse.host.layers import arrangement, empty_latent
+from ..lib_layerdiffuse.comfyui.layers import arrangement, empty_latent
 from . import inputs
 
 

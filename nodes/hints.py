@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ..lib_layerdiffuse.host.layer_stack import off_canvas
+from ..lib_layerdiffuse.comfyui.layer_stack import off_canvas
 from ..lib_layerdiffuse.pixels.composite import Layers
 from ..lib_layerdiffuse.pixels.coverage import EVERYTHING
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..lib_layerdiffuse.host.families import FAMILY_CHOICES
-from ..lib_layerdiffuse.host.layer_stack import SOCKET
-from ..lib_layerdiffuse.host.layers import BACKGROUND, CHOICES, FOREGROUND
-from ..lib_layerdiffuse.host.transparency import OFFSET_SCALE, PASS_CHOICES
-from ..lib_layerdiffuse.host.weight_files import AUTO, file_choices
+from ..lib_layerdiffuse.comfyui.families import FAMILY_CHOICES
+from ..lib_layerdiffuse.comfyui.layer_stack import SOCKET
+from ..lib_layerdiffuse.comfyui.layers import BACKGROUND, CHOICES, FOREGROUND
+from ..lib_layerdiffuse.comfyui.transparency import OFFSET_SCALE, PASS_CHOICES
+from ..lib_layerdiffuse.comfyui.weight_files import AUTO, file_choices
 from ..lib_layerdiffuse.pixels.fit import CROP, FITS
 
 CATEGORY = "layerdiffuse"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..lib_layerdiffuse.host.layers import BACKGROUND, BLENDED, FOREGROUND, NAMES, arrangement, layer_prompts
+from ..lib_layerdiffuse.comfyui.layers import BACKGROUND, BLENDED, FOREGROUND, NAMES, arrangement, layer_prompts
 from . import inputs
 
 

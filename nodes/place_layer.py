@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..lib_layerdiffuse.host.messages import notes
+from ..lib_layerdiffuse.comfyui.messages import notes
 from ..lib_layerdiffuse.pixels.blend import BLENDS, NORMAL
 from ..lib_layerdiffuse.pixels.composite import Layer, Layers
 from ..lib_layerdiffuse.pixels.place import place

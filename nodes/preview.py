@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io, ui
 
-from ..lib_layerdiffuse.host.messages import notes
+from ..lib_layerdiffuse.comfyui.messages import notes
 from ..lib_layerdiffuse.pixels.backdrop import BACKDROPS, CHECKERBOARD, over_backdrop
 from ..lib_layerdiffuse.pixels.coverage import coverage
 from ..lib_layerdiffuse.pixels.straight import with_alpha

@@ -6,13 +6,13 @@ import torch
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..lib_layerdiffuse.host.decode import decode_layers, transparent_layer
-from ..lib_layerdiffuse.host.families import family_advice, latent_family, require_vae
-from ..lib_layerdiffuse.host.layers import foreground_rows
-from ..lib_layerdiffuse.host.messages import notes
-from ..lib_layerdiffuse.host.transparency import LATENT_SCALE, bleed
-from ..lib_layerdiffuse.host.transparent_vae import opaque_vae
-from ..lib_layerdiffuse.host.weight_files import AUTO
+from ..lib_layerdiffuse.comfyui.decode import decode_layers, transparent_layer
+from ..lib_layerdiffuse.comfyui.families import family_advice, latent_family, require_vae
+from ..lib_layerdiffuse.comfyui.layers import foreground_rows
+from ..lib_layerdiffuse.comfyui.messages import notes
+from ..lib_layerdiffuse.comfyui.transparency import LATENT_SCALE, bleed
+from ..lib_layerdiffuse.comfyui.transparent_vae import opaque_vae
+from ..lib_layerdiffuse.comfyui.weight_files import AUTO
 from ..lib_layerdiffuse.pixels.coverage import coverage
 from ..lib_layerdiffuse.pixels.straight import transparency_mask
 from . import hints, inputs

@@ -1,4 +1,4 @@
-// Shows what a node has to say after a run (`notes` of lib_layerdiffuse/host/messages.py) under the node, until a later run says otherwise.
+// Shows what a node has to say after a run (`notes` of lib_layerdiffuse/comfyui/messages.py) under the node, until a later run says otherwise.
 import { app } from "../../scripts/app.js"
 
 const NAME = "$$diaphane-notes"

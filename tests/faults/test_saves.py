@@ -105,7 +105,7 @@ def test_each_name_that_is_given_fails_once(
     save: Save, output: Path, pack: ModuleType, monkeypatch: pytest.MonkeyPatch, form: str, nth: int
 ) -> None:
     """Files get their names one by one at the end. If the nth cannot, those of its picture that have one are whole."""
-    module = importlib.import_module(f"{pack.__name__}.lib_layerdiffuse.host.save_layers")
+    module = importlib.import_module(f"{pack.__name__}.lib_layerdiffuse.comfyui.save_layers")
     replace, done = os.replace, 0
 
     def refuse(source: Path, target: Path) -> None:
@@ -214,7 +214,7 @@ def test_an_error_of_the_code_is_not_taken_for_a_bad_name(save: Save, pack: Modu
     def broken(*_: Any) -> None:
         raise ValueError("a mistake")
 
-    monkeypatch.setattr(importlib.import_module(f"{pack.__name__}.lib_layerdiffuse.host.save_layers"), "write_openraster", broken)
+    monkeypatch.setattr(importlib.import_module(f"{pack.__name__}.lib_layerdiffuse.comfyui.save_layers"), "write_openraster", broken)
     with pytest.raises(ValueError, match="a mistake"):
         save("OpenRaster")
 

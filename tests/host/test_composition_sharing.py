@@ -22,9 +22,9 @@ from torch import Tensor
 
 from dev.stand_ins.models import build_controlnet
 from dev.stand_ins.seeded import seeded_noise
+from lib_layerdiffuse.comfyui.attention_sharing import BLOCKS, share_attention
+from lib_layerdiffuse.comfyui.layers import BACKGROUND, BLENDED, FOREGROUND, layer_prompts
 from lib_layerdiffuse.errors import DiaphaneError
-from lib_layerdiffuse.host.attention_sharing import BLOCKS, share_attention
-from lib_layerdiffuse.host.layers import BACKGROUND, BLENDED, FOREGROUND, layer_prompts
 from tests.host.reference import (
     HALF,
     Shared,

@@ -34,7 +34,7 @@ def gimp(tmp_path_factory: pytest.TempPathFactory) -> Gimp:
 @pytest.fixture
 def save(pack: ModuleType, tmp_path: Path) -> Callable[[str, str, Any], Path]:
     """save(name, form, layers) -> the file."""
-    host = f"{pack.__name__}.lib_layerdiffuse.host"
+    host = f"{pack.__name__}.lib_layerdiffuse.comfyui"
 
     def write(name: str, form: str, layers: Any) -> Path:
         writer = sys.modules[f"{host}.save_layers"]._writer(form)

@@ -22,12 +22,12 @@ from dev.stand_ins.models import build_model
 from dev.stand_ins.seeded import seeded_noise
 from dev.stand_ins.vae import build_vae
 from dev.stand_ins.weights import write_all
-from lib_layerdiffuse.host.conditional import make_blend, make_extract
-from lib_layerdiffuse.host.decode import decode_layers
-from lib_layerdiffuse.host.joint import make_joint, make_joint_from_layer
-from lib_layerdiffuse.host.layers import ARRANGEMENTS, layer_prompts
-from lib_layerdiffuse.host.legacy import LayerTexts
-from lib_layerdiffuse.host.transparent import make_transparent
+from lib_layerdiffuse.comfyui.conditional import make_blend, make_extract
+from lib_layerdiffuse.comfyui.decode import decode_layers
+from lib_layerdiffuse.comfyui.joint import make_joint, make_joint_from_layer
+from lib_layerdiffuse.comfyui.layers import ARRANGEMENTS, layer_prompts
+from lib_layerdiffuse.comfyui.legacy import LayerTexts
+from lib_layerdiffuse.comfyui.transparent import make_transparent
 from lib_layerdiffuse.pixels.straight import on_grey, with_alpha
 from lib_layerdiffuse.weights.catalogue import Family
 from tests.host.reference import as_the_host_runs, assert_differ, core, noise, prompt, sample, watched
@@ -226,7 +226,7 @@ def test_replacements_are_what_the_host_understands(pack: ModuleType, node_class
 
 
 def test_hosts_without_replacements_are_left_alone(pack: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    registration = importlib.import_module(f"{pack.__name__}.lib_layerdiffuse.host.registration")
+    registration = importlib.import_module(f"{pack.__name__}.lib_layerdiffuse.comfyui.registration")
     monkeypatch.delattr(registration.io, "NodeReplace", raising=False)
     asyncio.run(registration.register_replacements([{"new_node_id": "DiaphaneTransparent", "old_node_id": "LayeredDiffusionApply"}]))
 
@@ -361,7 +361,7 @@ def test_decoders(run: Run, version: str, family: Family, size: tuple[int, int])
 
 def test_networks_are_read_once(run: Run, pack: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not again for every run; of two versions, the one that was used last is kept."""
-    files = importlib.import_module(f"{pack.__name__}.lib_layerdiffuse.host.weight_files")
+    files = importlib.import_module(f"{pack.__name__}.lib_layerdiffuse.comfyui.weight_files")
     read: list[str] = []
 
     def reading(path: Any, *args: Any, original: Any = files.read_state_dict) -> Any:
@@ -369,7 +369,7 @@ def test_networks_are_read_once(run: Run, pack: ModuleType, monkeypatch: pytest.
         return original(path, *args)
 
     monkeypatch.setattr(files, "read_state_dict", reading)
-    importlib.import_module(f"{pack.__name__}.lib_layerdiffuse.host.legacy")._no_vae.cache_clear()
+    importlib.import_module(f"{pack.__name__}.lib_layerdiffuse.comfyui.legacy")._no_vae.cache_clear()
     inputs: dict[str, Any] = {"samples": {"samples": noise(1)}, "images": picture(1, channels=3), "sub_batch_size": 16}
     for version in ("SDXL", "SDXL", "SD15", "SD15", "SDXL"):
         run("LayeredDiffusionDecodeRGBA", sd_version=version, **inputs)

@@ -12,10 +12,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from lib_layerdiffuse.host.joint import make_joint, make_joint_from_layer
-from lib_layerdiffuse.host.mini import load_mini
-from lib_layerdiffuse.host.split import decode_and_split
-from lib_layerdiffuse.host.transparent import make_transparent
+from lib_layerdiffuse.comfyui.joint import make_joint, make_joint_from_layer
+from lib_layerdiffuse.comfyui.mini import load_mini
+from lib_layerdiffuse.comfyui.split import decode_and_split
+from lib_layerdiffuse.comfyui.transparent import make_transparent
 from lib_layerdiffuse.pixels.composite import Layer, composite
 from training.data.procedural import Layers, layers
 from training.judge import judge

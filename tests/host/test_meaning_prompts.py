@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 import torch
 
-from lib_layerdiffuse.host.decode import decode_layers
-from lib_layerdiffuse.host.mini import load_mini
-from lib_layerdiffuse.host.transparent import make_transparent
+from lib_layerdiffuse.comfyui.decode import decode_layers
+from lib_layerdiffuse.comfyui.mini import load_mini
+from lib_layerdiffuse.comfyui.transparent import make_transparent
 from lib_layerdiffuse.weights.catalogue import Family
 from training.data.captions import describe, is_held_out
 from training.data.colours import COLOURS

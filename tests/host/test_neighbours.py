@@ -24,9 +24,9 @@ from comfy_extras.nodes_tomesd import TomePatchModel
 from torch import Tensor
 
 from dev.stand_ins.seeded import seeded_noise
+from lib_layerdiffuse.comfyui.attention_sharing import BLOCKS, share_attention
+from lib_layerdiffuse.comfyui.deltas import apply_deltas
 from lib_layerdiffuse.errors import DiaphaneError
-from lib_layerdiffuse.host.attention_sharing import BLOCKS, share_attention
-from lib_layerdiffuse.host.deltas import apply_deltas
 from tests.host.reference import (
     Shared,
     SharedAttention,

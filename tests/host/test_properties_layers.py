@@ -12,10 +12,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lib_layerdiffuse.comfyui import layers, transparency
+from lib_layerdiffuse.comfyui.layer_stack import as_layers, confined, in_order, named, stacked
+from lib_layerdiffuse.comfyui.window import SigmaWindow
 from lib_layerdiffuse.errors import DiaphaneError
-from lib_layerdiffuse.host import layers, transparency
-from lib_layerdiffuse.host.layer_stack import as_layers, confined, in_order, named, stacked
-from lib_layerdiffuse.host.window import SigmaWindow
 from lib_layerdiffuse.pixels.composite import Layer, Layers
 
 few = settings(max_examples=50, deadline=None)

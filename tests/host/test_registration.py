@@ -12,7 +12,7 @@ import pytest
 
 from dev import host as hosts
 from dev.source import SOURCES
-from lib_layerdiffuse.host.registration import OLDEST_HOST
+from lib_layerdiffuse.comfyui.registration import OLDEST_HOST
 
 
 @pytest.mark.parametrize("version", ["0.3.76", "0.17.9", "0.18.1"])

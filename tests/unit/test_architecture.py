@@ -12,9 +12,9 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 LIBRARY = ROOT / "lib_layerdiffuse"
 
-# The host's top-level modules that a node pack may meet.
-HOST = {"comfy", "comfy_api", "comfy_execution", "comfy_extras", "comfyui_version"}
-HOST |= {"execution", "folder_paths", "latent_preview", "node_helpers", "server"}
+# ComfyUI's top-level modules that a node pack may meet.
+COMFYUI = {"comfy", "comfy_api", "comfy_execution", "comfy_extras", "comfyui_version"}
+COMFYUI |= {"execution", "folder_paths", "latent_preview", "node_helpers", "server"}
 THIRD_PARTY = {"torch", "safetensors", "numpy", "PIL", "einops", "huggingface_hub", "filelock", "psd_tools"}
 FORBIDDEN = {"diffusers", "cv2"}
 
@@ -22,7 +22,7 @@ MAY_IMPORT = {
     "nets": {"nets"},
     "pixels": {"pixels", "errors"},
     "weights": {"weights", "errors"},
-    "host": {"host", "weights", "pixels", "nets", "errors"},
+    "comfyui": {"comfyui", "weights", "pixels", "nets", "errors"},
 }
 
 
@@ -50,8 +50,8 @@ def test_layers_import_downwards(path: Path) -> None:
         top, *rest = name.split(".")
         if top == "lib_layerdiffuse" and rest and layer in MAY_IMPORT:
             assert rest[0] in MAY_IMPORT[layer], f"{layer} may not import {name}"
-        if layer != "host":
-            assert top not in HOST, f"only host may import {name}"
+        if layer != "comfyui":
+            assert top not in COMFYUI, f"only comfyui may import {name}"
         if layer == "weights":
             assert name != "torch.nn"
         if layer in ("nets", "pixels"):
@@ -62,7 +62,7 @@ def test_layers_import_downwards(path: Path) -> None:
 def test_training_knows_the_lower_parts_only(path: Path) -> None:
     for name in imported(path):
         top, *rest = name.split(".")
-        assert top not in HOST | {"dev", "nodes", "tests"} | FORBIDDEN
+        assert top not in COMFYUI | {"dev", "nodes", "tests"} | FORBIDDEN
         if top == "lib_layerdiffuse":
             assert rest[0] in {"nets", "pixels", "weights"}
 
@@ -71,21 +71,21 @@ def test_training_knows_the_lower_parts_only(path: Path) -> None:
 def test_no_conflicting_dependency(path: Path) -> None:
     tops = {name.split(".")[0] for name in imported(path)}
     assert not tops & FORBIDDEN
-    assert tops <= THIRD_PARTY | HOST | {"lib_layerdiffuse", "nodes", ""} | set(sys.stdlib_module_names)
+    assert tops <= THIRD_PARTY | COMFYUI | {"lib_layerdiffuse", "nodes", ""} | set(sys.stdlib_module_names)
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "nodes").glob("*.py")), ids=lambda path: path.name)
-def test_nodes_know_the_host_part_and_pixels_only(path: Path) -> None:
+def test_nodes_know_the_comfyui_part_and_pixels_only(path: Path) -> None:
     parts = {name.split(".")[1] for name in imported(path) if name.startswith("lib_layerdiffuse.")}
-    assert parts <= {"host", "pixels", "errors"}
+    assert parts <= {"comfyui", "pixels", "errors"}
 
 
 @pytest.mark.parametrize("path", own_files(), ids=lambda path: str(path.relative_to(ROOT)))
 def test_psd_tools_is_imported_only_when_a_psd_is_written(path: Path) -> None:
-    writer = LIBRARY / "host" / "psd.py"
+    writer = LIBRARY / "comfyui" / "psd.py"
     at_once = {name for statement in ast.parse(path.read_text(encoding="utf-8")).body for name in imported(path, statement)}
     assert path == writer or not {name for name in at_once if name.startswith("psd_tools")}
-    assert "lib_layerdiffuse.host.psd" not in at_once
+    assert "lib_layerdiffuse.comfyui.psd" not in at_once
 
 
 def test_requirements_name_neither_diffusers_nor_opencv() -> None:
@@ -93,7 +93,7 @@ def test_requirements_name_neither_diffusers_nor_opencv() -> None:
     assert "diffusers" not in text and "opencv" not in text
 
 
-def test_torch_only_part_runs_without_the_host_and_imports_nothing_early() -> None:
+def test_torch_only_part_runs_without_comfyui_and_imports_nothing_early() -> None:
     script = (
         "import sys, pkgutil, importlib; sys.path.insert(0, '.')\n"
         "import lib_layerdiffuse\n"
