@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..lib_layerdiffuse.comfyui.layer_stack import in_order, stacked
 from ..lib_layerdiffuse.comfyui.messages import notes
 from ..lib_layerdiffuse.pixels.composite import Layers
+from ..lib_layerdiffuse.pixels.layer_stack import in_order, stacked
 from . import hints, inputs
 
 

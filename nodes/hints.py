@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ..lib_layerdiffuse.comfyui.layer_stack import off_canvas
 from ..lib_layerdiffuse.pixels.composite import Layers
 from ..lib_layerdiffuse.pixels.coverage import EVERYTHING
+from ..lib_layerdiffuse.pixels.layer_stack import off_canvas
 
 SMALL_FOR_SDXL = 640 * 768  # pixels; it is trained for 1024 x 1024, SD1.5 for 512 x 512
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..lib_layerdiffuse.comfyui.layer_stack import in_order, named, stacked
 from ..lib_layerdiffuse.comfyui.messages import notes
 from ..lib_layerdiffuse.comfyui.save_layers import FORMATS, PSD, save_layers, workflow_metadata
+from ..lib_layerdiffuse.pixels.layer_stack import in_order, named, stacked
 from . import hints, inputs
 
 

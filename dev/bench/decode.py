@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from dev.full_size import released_shapes
+from lib_layerdiffuse.nets.eight_passes import ORIENTATIONS, estimate_rgba, turn, turn_back
 from lib_layerdiffuse.nets.offset_encoder import OffsetEncoder
-from lib_layerdiffuse.nets.transparency import ORIENTATIONS, estimate_rgba, turn, turn_back
 from lib_layerdiffuse.nets.transparent_decoder import TransparentDecoder
 
 from .measure import Machine, cost, costs, operations

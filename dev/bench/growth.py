@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from functools import partial
 
 from dev import host as hosts
-from lib_layerdiffuse.nets.transparency import estimate_rgba
+from lib_layerdiffuse.nets.eight_passes import estimate_rgba
 
 from .decode import new_decoder, pictures
 from .measure import Cost, Machine, Work, cost

@@ -18,11 +18,11 @@ import numpy as np
 from comfy.cli_args import args
 from PIL import Image
 
+from ..documents.bytes import flat_bytes, reduced, to_bytes
+from ..documents.openraster import COMPRESS_LEVEL, text_chunks, write_openraster
 from ..errors import DiaphaneError
 from ..pixels.composite import Layers, common_batch
 from ..weights.trouble import DISK_FULL
-from .flat_picture import flat_bytes, reduced, to_bytes
-from .openraster import COMPRESS_LEVEL, text_chunks, write_openraster
 
 PSD = "PSD"
 OPENRASTER = "OpenRaster"
@@ -121,7 +121,7 @@ def _writer(form: str) -> Writer:
     if form == OPENRASTER:
         return write_openraster
     try:
-        from .psd import write_psd  # psd-tools takes a while to import
+        from ..documents.psd import write_psd  # psd-tools takes a while to import
     except ModuleNotFoundError as error:
         raise DiaphaneError(
             f"PSD files need the Python package psd-tools, but {error.name} is missing. Install Diaphane's requirements.txt, "

@@ -15,9 +15,9 @@ from comfy.sd import VAE
 from torch import Tensor
 
 from ..errors import DiaphaneError
+from ..nets.eight_passes import PASSES, alpha_first, estimate_rgba
 from ..nets.offset_encoder import OFFSET_SCALE, OffsetEncoder
 from ..nets.strips import LARGE_STRIP_VALUES
-from ..nets.transparency import PASSES, alpha_first, estimate_rgba
 from ..nets.transparent_decoder import TransparentDecoder
 from ..pixels.bleed import bleed_rgb
 from ..pixels.straight import check_picture, on_grey

@@ -21,8 +21,8 @@ from torch import nn
 import lib_layerdiffuse.nets
 from lib_layerdiffuse.nets import transparent_decoder
 from lib_layerdiffuse.nets.attention_sharing import PROJECTIONS, AttentionSharing
+from lib_layerdiffuse.nets.eight_passes import estimate_rgba
 from lib_layerdiffuse.nets.offset_encoder import OffsetEncoder
-from lib_layerdiffuse.nets.transparency import estimate_rgba
 from lib_layerdiffuse.nets.transparent_decoder import TransparentDecoder
 from tests.conftest import GOLDEN
 from tests.devices.elsewhere import DEVICE, elsewhere, fake

@@ -34,7 +34,7 @@ PICKLE = {"lib_layerdiffuse/weights/read.py"}  # for the name of an error
 WRITES = {
     "lib_layerdiffuse/weights/fetch.py",  # downloads, below the model folder
     "lib_layerdiffuse/comfyui/save_layers.py",  # below output and temp, where the host says
-    "lib_layerdiffuse/comfyui/openraster.py",  # into the archive that it is given
+    "lib_layerdiffuse/documents/openraster.py",  # into the archive that it is given
 }
 IMPORTS_BY_NAME = {"lib_layerdiffuse/comfyui/registration.py"}  # the host's own module `nodes`
 
@@ -97,7 +97,7 @@ def test_files_are_written_in_two_places_only(path: Path) -> None:
         mode = next((arg.value for arg in call.args if isinstance(arg, ast.Constant) and isinstance(arg.value, str)), "r")
         opens_to_write = name in ("open", "FileIO") and set(mode) & set("wax+")
         assert not (name in writing or opens_to_write) or name_of(path) in WRITES, f"line {call.lineno}: {name}"
-    assert "tempfile" not in text or name_of(path) == "lib_layerdiffuse/comfyui/psd.py"  # a file without a name, gone when closed
+    assert "tempfile" not in text or name_of(path) == "lib_layerdiffuse/documents/psd.py"  # a file without a name, gone when closed
 
 
 def test_downloads_are_pinned_and_come_from_the_catalogue() -> None:

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from lib_layerdiffuse.nets.eight_passes import alpha_first, estimate_rgba
 from lib_layerdiffuse.nets.offset_encoder import OffsetEncoder
-from lib_layerdiffuse.nets.transparency import alpha_first, estimate_rgba
 from lib_layerdiffuse.nets.transparent_decoder import TransparentDecoder
 from lib_layerdiffuse.pixels.bleed import bleed_rgb
 

@@ -34,13 +34,13 @@ def gimp(tmp_path_factory: pytest.TempPathFactory) -> Gimp:
 @pytest.fixture
 def save(pack: ModuleType, tmp_path: Path) -> Callable[[str, str, Any], Path]:
     """save(name, form, layers) -> the file."""
-    host = f"{pack.__name__}.lib_layerdiffuse.comfyui"
+    comfyui = f"{pack.__name__}.lib_layerdiffuse.comfyui"
 
     def write(name: str, form: str, layers: Any) -> Path:
-        writer = sys.modules[f"{host}.save_layers"]._writer(form)
+        writer = sys.modules[f"{comfyui}.save_layers"]._writer(form)
         path = tmp_path / f"{name}.{'psd' if form == 'PSD' else 'ora'}"
         with path.open("w+b") as file:
-            writer(file, layers, sys.modules[f"{host}.flat_picture"].flat_bytes(layers), {})
+            writer(file, layers, sys.modules[f"{pack.__name__}.lib_layerdiffuse.documents.bytes"].flat_bytes(layers), {})
         return path
 
     return write

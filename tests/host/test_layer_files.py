@@ -38,7 +38,7 @@ def parts(pack: ModuleType) -> Any:
     class Parts:
         composite = modules[f"{pack.__name__}.lib_layerdiffuse.pixels.composite"]
         blend = modules[f"{pack.__name__}.lib_layerdiffuse.pixels.blend"]
-        stack = modules[f"{pack.__name__}.lib_layerdiffuse.comfyui.layer_stack"]
+        stack = modules[f"{pack.__name__}.lib_layerdiffuse.pixels.layer_stack"]
         save = modules[f"{pack.__name__}.lib_layerdiffuse.comfyui.save_layers"]
 
     return Parts
@@ -191,7 +191,7 @@ def test_nothing_is_left_of_a_file_that_could_not_be_written(
 
 
 def test_says_what_a_psd_needs(stack: Any, pack: ModuleType, saved: Callable[..., list[Path]], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(sys.modules, f"{pack.__name__}.lib_layerdiffuse.comfyui.psd", raising=False)
+    monkeypatch.delitem(sys.modules, f"{pack.__name__}.lib_layerdiffuse.documents.psd", raising=False)
     monkeypatch.setitem(sys.modules, "psd_tools.psd", None)
     with pytest.raises(Exception, match="psd-tools, but psd_tools.psd is missing. Install .* set format to OpenRaster"):
         saved(stack, "PSD", "psd/without")
@@ -223,9 +223,9 @@ import resource, sys, time
 sys.path.insert(0, {root!r})
 import torch
 from pathlib import Path
-from lib_layerdiffuse.comfyui.flat_picture import flat_bytes
-from lib_layerdiffuse.comfyui.openraster import write_openraster
-from lib_layerdiffuse.comfyui.psd import write_psd
+from lib_layerdiffuse.documents.bytes import flat_bytes
+from lib_layerdiffuse.documents.openraster import write_openraster
+from lib_layerdiffuse.documents.psd import write_psd
 from lib_layerdiffuse.pixels.composite import Layer, Layers
 side = {side}
 soft = torch.rand(1, side, side // 16, 4).repeat_interleave(16, dim=2)

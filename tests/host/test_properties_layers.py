@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lib_layerdiffuse.comfyui import layers, transparency
-from lib_layerdiffuse.comfyui.layer_stack import as_layers, confined, in_order, named, stacked
 from lib_layerdiffuse.comfyui.window import SigmaWindow
 from lib_layerdiffuse.errors import DiaphaneError
 from lib_layerdiffuse.pixels.composite import Layer, Layers
+from lib_layerdiffuse.pixels.layer_stack import as_layers, confined, in_order, named, stacked
 
 few = settings(max_examples=50, deadline=None)
 arrangements = st.sampled_from(layers.ARRANGEMENTS)

@@ -21,8 +21,8 @@ from lib_layerdiffuse.comfyui.posterior import encode_posterior
 from lib_layerdiffuse.comfyui.transparency import SIZE_KEY, decode_rgba, encode_any_size, encode_rgba
 from lib_layerdiffuse.comfyui.transparent_vae import TransparentVAE, opaque_vae
 from lib_layerdiffuse.errors import DiaphaneError
+from lib_layerdiffuse.nets.eight_passes import estimate_rgba
 from lib_layerdiffuse.nets.offset_encoder import OffsetEncoder
-from lib_layerdiffuse.nets.transparency import estimate_rgba
 from lib_layerdiffuse.nets.transparent_decoder import DecoderLayout, TransparentDecoder
 from lib_layerdiffuse.pixels.bleed import bleed_rgb
 from lib_layerdiffuse.pixels.straight import on_grey

@@ -22,7 +22,8 @@ MAY_IMPORT = {
     "nets": {"nets"},
     "pixels": {"pixels", "errors"},
     "weights": {"weights", "errors"},
-    "comfyui": {"comfyui", "weights", "pixels", "nets", "errors"},
+    "documents": {"documents", "pixels", "errors"},
+    "comfyui": {"comfyui", "documents", "weights", "pixels", "nets", "errors"},
 }
 
 
@@ -75,17 +76,17 @@ def test_no_conflicting_dependency(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "nodes").glob("*.py")), ids=lambda path: path.name)
-def test_nodes_know_the_comfyui_part_and_pixels_only(path: Path) -> None:
+def test_nodes_know_comfyui_documents_and_pixels_only(path: Path) -> None:
     parts = {name.split(".")[1] for name in imported(path) if name.startswith("lib_layerdiffuse.")}
-    assert parts <= {"comfyui", "pixels", "errors"}
+    assert parts <= {"comfyui", "documents", "pixels", "errors"}
 
 
 @pytest.mark.parametrize("path", own_files(), ids=lambda path: str(path.relative_to(ROOT)))
 def test_psd_tools_is_imported_only_when_a_psd_is_written(path: Path) -> None:
-    writer = LIBRARY / "comfyui" / "psd.py"
+    writer = LIBRARY / "documents" / "psd.py"
     at_once = {name for statement in ast.parse(path.read_text(encoding="utf-8")).body for name in imported(path, statement)}
     assert path == writer or not {name for name in at_once if name.startswith("psd_tools")}
-    assert "lib_layerdiffuse.comfyui.psd" not in at_once
+    assert "lib_layerdiffuse.documents.psd" not in at_once
 
 
 def test_requirements_name_neither_diffusers_nor_opencv() -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lib_layerdiffuse.nets.transparency import ORIENTATIONS, PASSES, estimate_rgba, turn, turn_back
+from lib_layerdiffuse.nets.eight_passes import ORIENTATIONS, PASSES, estimate_rgba, turn, turn_back
 from lib_layerdiffuse.nets.transparent_decoder import DecoderLayout, TransparentDecoder
 
 

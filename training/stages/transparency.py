@@ -13,8 +13,8 @@ from typing import Protocol, cast
 import torch
 from torch import Tensor, nn
 
+from lib_layerdiffuse.nets.eight_passes import alpha_first
 from lib_layerdiffuse.nets.offset_encoder import OFFSET_SCALE, OffsetEncoder
-from lib_layerdiffuse.nets.transparency import alpha_first
 from lib_layerdiffuse.nets.transparent_decoder import DecoderLayout, TransparentDecoder
 from lib_layerdiffuse.pixels import straight
 from lib_layerdiffuse.pixels.bleed import bleed_rgb

@@ -13,7 +13,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from ..pixels.composite import Layers
-from .flat_picture import reduced, to_bytes
+from .bytes import reduced, to_bytes
 
 MEDIA_TYPE = "image/openraster"
 THUMBNAIL_SIDE = 256

@@ -33,7 +33,7 @@ from psd_tools.psd.tagged_blocks import TaggedBlocks
 
 from ..errors import DiaphaneError
 from ..pixels.composite import Layer, Layers
-from .flat_picture import to_bytes
+from .bytes import to_bytes
 
 LONGEST_SIDE = 30_000
 LONGEST_NAME = 255

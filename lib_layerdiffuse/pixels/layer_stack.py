@@ -8,9 +8,9 @@ from dataclasses import replace
 from torch import Tensor
 
 from ..errors import DiaphaneError
-from ..pixels.composite import Layer, Layers, common_batch, inside
-from ..pixels.coverage import NOTHING
-from ..pixels.straight import check_picture, mask_planes, resize_mask, with_alpha
+from .composite import Layer, Layers, common_batch, inside
+from .coverage import NOTHING
+from .straight import check_picture, mask_planes, resize_mask, with_alpha
 
 SOCKET = "DIAPHANE_LAYERS"
 BACKGROUND_NAME = "Background"

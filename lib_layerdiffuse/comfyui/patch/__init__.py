@@ -1,0 +1,1 @@
+"""Changes to a ModelPatcher, and nothing about pictures."""

@@ -1,0 +1,1 @@
+"""Layers written to files that other programs open: PSD, OpenRaster, PNG. No ComfyUI."""
