@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
+from .lib_layerdiffuse.comfyui.models.weight_files import register_folder
 from .lib_layerdiffuse.comfyui.registration import check_host, installed_before, register_replacements, unclaimed
-from .lib_layerdiffuse.comfyui.weight_files import register_folder
 from .nodes import NODES, legacy
 
 WEB_DIRECTORY = "./web"

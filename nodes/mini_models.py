@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..lib_layerdiffuse.comfyui.mini import load_mini
+from ..lib_layerdiffuse.comfyui.models.mini import load_mini
 from . import inputs
 
 

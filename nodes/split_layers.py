@@ -7,9 +7,9 @@ from comfy_execution.graph_utils import ExecutionBlocker
 
 from ..lib_layerdiffuse.comfyui.layers import NAMES
 from ..lib_layerdiffuse.comfyui.messages import notes
+from ..lib_layerdiffuse.comfyui.models.weight_files import AUTO
 from ..lib_layerdiffuse.comfyui.split import decode_and_split, transparent_layer_of
 from ..lib_layerdiffuse.comfyui.transparent_vae import opaque_vae
-from ..lib_layerdiffuse.comfyui.weight_files import AUTO
 from . import hints, inputs
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
+from ..lib_layerdiffuse.comfyui.models.weight_files import AUTO
 from ..lib_layerdiffuse.comfyui.transparent import METHODS, make_transparent
-from ..lib_layerdiffuse.comfyui.weight_files import AUTO
 from . import inputs
 
 

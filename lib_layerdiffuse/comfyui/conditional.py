@@ -13,10 +13,10 @@ from ..pixels.straight import on_grey
 from ..weights.catalogue import Family, Role
 from .deltas import apply_deltas
 from .extra_channels import Extra
-from .families import AUTO, require_family, require_vae
 from .layers import BACKGROUND, FOREGROUND
+from .models.families import AUTO, require_family, require_vae
+from .models.weight_files import weights_for
 from .transparency import LATENT_SCALE
-from .weight_files import weights_for
 
 BLEND, EXTRACT = "LayerDiffuse Blend", "LayerDiffuse Extract"
 

@@ -10,9 +10,9 @@ from ..pixels.fit import CROP
 from ..pixels.straight import on_grey
 from ..weights.catalogue import Family, Role
 from .attention_sharing import check_arrangement, share_attention
-from .families import AUTO, require_family
 from .layers import BACKGROUND, FOREGROUND
-from .weight_files import weights_for
+from .models.families import AUTO, require_family
+from .models.weight_files import weights_for
 
 ROLE_FOR_GIVEN = {FOREGROUND: Role.FOREGROUND_TO_BACKGROUND, BACKGROUND: Role.BACKGROUND_TO_FOREGROUND}
 

@@ -25,12 +25,12 @@ from ..weights.catalogue import Family
 from . import conditional, joint
 from .deltas import apply_deltas
 from .extra_channels import Extra
-from .families import require_family
 from .latents import check_latent
 from .layers import BACKGROUND, FOREGROUND
+from .models.families import require_family
+from .models.weight_files import transparency_decoder, weights_for
 from .transparency import decode_rgba
 from .transparent import ATTENTION, CONV, make_transparent
-from .weight_files import transparency_decoder, weights_for
 
 LATENT_CHANNELS = 4  # of SD1.5 and SDXL, the only families that the older pack knew
 

@@ -13,8 +13,8 @@ from ..errors import DiaphaneError
 from ..pixels.straight import check_picture
 from ..weights.catalogue import Family
 from .decode import decode_layers, plain_latent, transparent_layer
-from .families import AUTO, FLUX_LATENT_CHANNELS, require_vae
 from .layers import FOREGROUND, LAYERS_KEY, arrangement, check_whole_sets, layers_in, split_layers
+from .models.families import AUTO, FLUX_LATENT_CHANNELS, require_vae
 
 NODE = "Split Layers"
 

@@ -8,9 +8,9 @@ from ..errors import DiaphaneError
 from ..weights.catalogue import Family, Role
 from .attention_sharing import check_arrangement, share_attention
 from .deltas import apply_deltas
-from .families import AUTO, require_family
 from .lora import apply_lora
-from .weight_files import weights_for
+from .models.families import AUTO, require_family
+from .models.weight_files import weights_for
 
 ATTENTION = "attention"
 CONV = "conv"

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from lib_layerdiffuse.comfyui.decode import decode_layers
-from lib_layerdiffuse.comfyui.mini import load_mini
+from lib_layerdiffuse.comfyui.models.mini import load_mini
 from lib_layerdiffuse.comfyui.transparent import make_transparent
 from lib_layerdiffuse.weights.catalogue import Family
 from training.data.captions import describe, is_held_out

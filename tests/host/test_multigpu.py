@@ -20,7 +20,7 @@ from torch import Tensor
 from dev.stand_ins.seeded import seeded_noise
 from lib_layerdiffuse.comfyui.attention_sharing import share_attention
 from lib_layerdiffuse.comfyui.deltas import apply_deltas
-from lib_layerdiffuse.comfyui.mini import load_mini
+from lib_layerdiffuse.comfyui.models.mini import load_mini
 from lib_layerdiffuse.comfyui.side_layers import SideLayers
 from lib_layerdiffuse.nets.attention_sharing import SharingUnit
 from tests.host.reference import (

@@ -21,8 +21,8 @@ from comfy.model_base import ModelType
 from comfy.model_patcher import CoreModelPatcher, ModelPatcher
 from torch import Tensor, nn
 
-from ..errors import DiaphaneError
-from ..weights.mini import AUTOENCODER, LAYER_WEIGHTS, MODEL, TEXT_ENCODER, with_all_words
+from ...errors import DiaphaneError
+from ...weights.mini import AUTOENCODER, LAYER_WEIGHTS, MODEL, TEXT_ENCODER, with_all_words
 from .weight_files import OwnWeights
 
 FOLDER = Path(__file__).resolve().parents[2] / "mini"

@@ -15,15 +15,15 @@ from comfy.model_patcher import ModelPatcher
 from comfy.sd import VAE
 from torch import Tensor, nn
 
-from ..errors import DiaphaneError, WeightsError
-from ..nets.offset_encoder import OffsetEncoder
-from ..nets.operations import NetworkClass
-from ..nets.transparent_decoder import TransparentDecoder
-from ..weights.catalogue import Family, Role, lookup
-from ..weights.fetch import ensure
-from ..weights.grammar import decoder_latent_channels, encoder_latent_channels, looks_like, transparency_parts
-from ..weights.read import read_state_dict
-from .networks import ManagedNetwork, check_complete
+from ...errors import DiaphaneError, WeightsError
+from ...nets.offset_encoder import OffsetEncoder
+from ...nets.operations import NetworkClass
+from ...nets.transparent_decoder import TransparentDecoder
+from ...weights.catalogue import Family, Role, lookup
+from ...weights.fetch import ensure
+from ...weights.grammar import decoder_latent_channels, encoder_latent_channels, looks_like, transparency_parts
+from ...weights.read import read_state_dict
+from ..networks import ManagedNetwork, check_complete
 
 FOLDER = "layer_model"
 EXTENSIONS = {".safetensors", ".pth", ".pt", ".ckpt"}

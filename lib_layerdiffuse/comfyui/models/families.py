@@ -10,9 +10,9 @@ import comfy.supported_models as supported
 from comfy.model_patcher import ModelPatcher
 from comfy.sd import VAE
 
-from ..errors import DiaphaneError
-from ..weights.catalogue import Family
-from .layers import layers_in
+from ...errors import DiaphaneError
+from ...weights.catalogue import Family
+from ..layers import layers_in
 from .weight_files import own_weights
 
 logger = logging.getLogger("diaphane")
