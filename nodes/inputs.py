@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
+from ..lib_layerdiffuse.comfyui.alpha.codec import OFFSET_SCALE, PASS_CHOICES
 from ..lib_layerdiffuse.comfyui.layers import BACKGROUND, CHOICES, FOREGROUND
 from ..lib_layerdiffuse.comfyui.models.families import FAMILY_CHOICES
 from ..lib_layerdiffuse.comfyui.models.weight_files import AUTO, file_choices
-from ..lib_layerdiffuse.comfyui.transparency import OFFSET_SCALE, PASS_CHOICES
 from ..lib_layerdiffuse.pixels.fit import CROP, FITS
 from ..lib_layerdiffuse.pixels.layer_stack import SOCKET
 

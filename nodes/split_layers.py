@@ -5,11 +5,11 @@ from __future__ import annotations
 from comfy_api.latest import io
 from comfy_execution.graph_utils import ExecutionBlocker
 
+from ..lib_layerdiffuse.comfyui.alpha.split import decode_and_split, transparent_layer_of
+from ..lib_layerdiffuse.comfyui.alpha.transparent_vae import opaque_vae
 from ..lib_layerdiffuse.comfyui.layers import NAMES
 from ..lib_layerdiffuse.comfyui.messages import notes
 from ..lib_layerdiffuse.comfyui.models.weight_files import AUTO
-from ..lib_layerdiffuse.comfyui.split import decode_and_split, transparent_layer_of
-from ..lib_layerdiffuse.comfyui.transparent_vae import opaque_vae
 from . import hints, inputs
 
 

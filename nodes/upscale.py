@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..lib_layerdiffuse.comfyui.upscale import upscale_rgba
+from ..lib_layerdiffuse.comfyui.alpha.upscale import upscale_rgba
 from ..lib_layerdiffuse.pixels.straight import with_alpha
 from . import inputs
 

@@ -6,13 +6,13 @@ import torch
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..lib_layerdiffuse.comfyui.decode import decode_layers, transparent_layer
+from ..lib_layerdiffuse.comfyui.alpha.codec import LATENT_SCALE, bleed
+from ..lib_layerdiffuse.comfyui.alpha.decode_layers import decode_layers, transparent_layer
+from ..lib_layerdiffuse.comfyui.alpha.transparent_vae import opaque_vae
 from ..lib_layerdiffuse.comfyui.layers import foreground_rows
 from ..lib_layerdiffuse.comfyui.messages import notes
 from ..lib_layerdiffuse.comfyui.models.families import family_advice, latent_family, require_vae
 from ..lib_layerdiffuse.comfyui.models.weight_files import AUTO
-from ..lib_layerdiffuse.comfyui.transparency import LATENT_SCALE, bleed
-from ..lib_layerdiffuse.comfyui.transparent_vae import opaque_vae
 from ..lib_layerdiffuse.pixels.coverage import coverage
 from ..lib_layerdiffuse.pixels.straight import transparency_mask
 from . import hints, inputs

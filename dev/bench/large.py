@@ -21,8 +21,8 @@ def rows(machine: Machine) -> Iterator[Row]:
     """Needs the host in this process."""
     import comfy.model_management as memory
 
-    from lib_layerdiffuse.comfyui.networks import ManagedNetwork
-    from lib_layerdiffuse.comfyui.transparency import decode_rgba
+    from lib_layerdiffuse.comfyui.alpha.codec import decode_rgba
+    from lib_layerdiffuse.comfyui.alpha.managed_network import ManagedNetwork
     from lib_layerdiffuse.nets.transparent_decoder import TransparentDecoder
 
     decoder = ManagedNetwork(TransparentDecoder, new_decoder(machine).state_dict())

@@ -26,10 +26,10 @@ from ..nets.operations import shapes_of
 from ..pixels.fit import CROP
 from ..weights.grammar import excerpt, looks_like, sharing_frames, sharing_has_control
 from .additional import attach, attached
+from .alpha.managed_network import check_complete
 from .control_picture import ControlPicture
 from .deltas import add_merged, check_network, low_rank_patch, weight_shapes
 from .forward_hooks import ForwardHook, ForwardHooks
-from .networks import check_complete
 from .side_layers import Patches
 from .window import SigmaWindow
 

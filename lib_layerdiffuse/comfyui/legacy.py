@@ -23,13 +23,13 @@ from ..pixels.fit import CROP, fit_to
 from ..pixels.straight import with_alpha
 from ..weights.catalogue import Family
 from . import conditional, joint
+from .alpha.codec import decode_rgba
+from .alpha.latents import check_latent
 from .deltas import apply_deltas
 from .extra_channels import Extra
-from .latents import check_latent
 from .layers import BACKGROUND, FOREGROUND
 from .models.families import require_family
 from .models.weight_files import transparency_decoder, weights_for
-from .transparency import decode_rgba
 from .transparent import ATTENTION, CONV, make_transparent
 
 LATENT_CHANNELS = 4  # of SD1.5 and SDXL, the only families that the older pack knew

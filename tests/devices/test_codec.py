@@ -10,8 +10,9 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from torch import nn
 
-from lib_layerdiffuse.comfyui import networks, transparency
-from lib_layerdiffuse.comfyui.networks import ManagedNetwork
+from lib_layerdiffuse.comfyui.alpha import codec as transparency
+from lib_layerdiffuse.comfyui.alpha import managed_network as networks
+from lib_layerdiffuse.comfyui.alpha.managed_network import ManagedNetwork
 from lib_layerdiffuse.nets.offset_encoder import OffsetEncoder
 from lib_layerdiffuse.nets.transparent_decoder import TransparentDecoder
 from tests.devices.elsewhere import DEVICE, elsewhere, fake

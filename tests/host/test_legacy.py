@@ -22,8 +22,8 @@ from dev.stand_ins.models import build_model
 from dev.stand_ins.seeded import seeded_noise
 from dev.stand_ins.vae import build_vae
 from dev.stand_ins.weights import write_all
+from lib_layerdiffuse.comfyui.alpha.decode_layers import decode_layers
 from lib_layerdiffuse.comfyui.conditional import make_blend, make_extract
-from lib_layerdiffuse.comfyui.decode import decode_layers
 from lib_layerdiffuse.comfyui.joint import make_joint, make_joint_from_layer
 from lib_layerdiffuse.comfyui.layers import ARRANGEMENTS, layer_prompts
 from lib_layerdiffuse.comfyui.legacy import LayerTexts

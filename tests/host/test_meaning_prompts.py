@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from lib_layerdiffuse.comfyui.decode import decode_layers
+from lib_layerdiffuse.comfyui.alpha.decode_layers import decode_layers
 from lib_layerdiffuse.comfyui.models.mini import load_mini
 from lib_layerdiffuse.comfyui.transparent import make_transparent
 from lib_layerdiffuse.weights.catalogue import Family

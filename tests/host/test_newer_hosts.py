@@ -24,9 +24,9 @@ from dev.host import ROOT
 from dev.stand_ins.shapes import offset_encoder_shapes
 from dev.stand_ins.vae import build_vae
 from dev.stand_ins.weights import seeded_weights, transparent_decoder
-from lib_layerdiffuse.comfyui.networks import ManagedNetwork
-from lib_layerdiffuse.comfyui.transparency import decode_rgba, encode_rgba
-from lib_layerdiffuse.comfyui.transparent_vae import TransparentVAE
+from lib_layerdiffuse.comfyui.alpha.codec import decode_rgba, encode_rgba
+from lib_layerdiffuse.comfyui.alpha.managed_network import ManagedNetwork
+from lib_layerdiffuse.comfyui.alpha.transparent_vae import TransparentVAE
 from lib_layerdiffuse.nets.offset_encoder import OffsetEncoder
 from lib_layerdiffuse.nets.transparent_decoder import TransparentDecoder
 

@@ -12,7 +12,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lib_layerdiffuse.comfyui import layers, transparency
+from lib_layerdiffuse.comfyui import layers
+from lib_layerdiffuse.comfyui.alpha import codec as transparency
 from lib_layerdiffuse.comfyui.window import SigmaWindow
 from lib_layerdiffuse.errors import DiaphaneError
 from lib_layerdiffuse.pixels.composite import Layer, Layers

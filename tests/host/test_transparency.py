@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from dev.stand_ins.shapes import offset_encoder_shapes
 from dev.stand_ins.vae import build_vae
 from dev.stand_ins.weights import seeded_weights, transparent_decoder
-from lib_layerdiffuse.comfyui import decode as decode_module
-from lib_layerdiffuse.comfyui.networks import ManagedNetwork
-from lib_layerdiffuse.comfyui.posterior import encode_posterior
-from lib_layerdiffuse.comfyui.transparency import SIZE_KEY, decode_rgba, encode_any_size, encode_rgba
-from lib_layerdiffuse.comfyui.transparent_vae import TransparentVAE, opaque_vae
+from lib_layerdiffuse.comfyui.alpha import decode_layers as decode_module
+from lib_layerdiffuse.comfyui.alpha.codec import SIZE_KEY, decode_rgba, encode_any_size, encode_rgba
+from lib_layerdiffuse.comfyui.alpha.managed_network import ManagedNetwork
+from lib_layerdiffuse.comfyui.alpha.posterior import encode_posterior
+from lib_layerdiffuse.comfyui.alpha.transparent_vae import TransparentVAE, opaque_vae
 from lib_layerdiffuse.errors import DiaphaneError
 from lib_layerdiffuse.nets.eight_passes import estimate_rgba
 from lib_layerdiffuse.nets.offset_encoder import OffsetEncoder

@@ -23,7 +23,7 @@ from ...weights.catalogue import Family, Role, lookup
 from ...weights.fetch import ensure
 from ...weights.grammar import decoder_latent_channels, encoder_latent_channels, looks_like, transparency_parts
 from ...weights.read import read_state_dict
-from ..networks import ManagedNetwork, check_complete
+from ..alpha.managed_network import ManagedNetwork, check_complete
 
 FOLDER = "layer_model"
 EXTENSIONS = {".safetensors", ".pth", ".pt", ".ckpt"}

@@ -9,12 +9,12 @@ import torch
 from comfy.sd import VAE
 from torch import Tensor
 
-from ..errors import DiaphaneError
-from ..pixels.straight import check_picture
-from ..weights.catalogue import Family
-from .decode import decode_layers, plain_latent, transparent_layer
-from .layers import FOREGROUND, LAYERS_KEY, arrangement, check_whole_sets, layers_in, split_layers
-from .models.families import AUTO, FLUX_LATENT_CHANNELS, require_vae
+from ...errors import DiaphaneError
+from ...pixels.straight import check_picture
+from ...weights.catalogue import Family
+from ..layers import FOREGROUND, LAYERS_KEY, arrangement, check_whole_sets, layers_in, split_layers
+from ..models.families import AUTO, FLUX_LATENT_CHANNELS, require_vae
+from .decode_layers import decode_layers, plain_latent, transparent_layer
 
 NODE = "Split Layers"
 

@@ -9,10 +9,10 @@ import comfy.utils
 import torch
 from torch import Tensor
 
-from ..errors import DiaphaneError
-from ..pixels.repair import keep_extremes
-from .networks import ran_out_of_memory
-from .transparency import bleed
+from ...errors import DiaphaneError
+from ...pixels.repair import keep_extremes
+from .codec import bleed
+from .managed_network import ran_out_of_memory
 
 TILE = 512
 LEAST_TILE = 128

@@ -14,17 +14,17 @@ import torch.nn.functional as F
 from comfy.sd import VAE
 from torch import Tensor
 
-from ..errors import DiaphaneError
-from ..nets.eight_passes import PASSES, alpha_first, estimate_rgba
-from ..nets.offset_encoder import OFFSET_SCALE, OffsetEncoder
-from ..nets.strips import LARGE_STRIP_VALUES
-from ..nets.transparent_decoder import TransparentDecoder
-from ..pixels.bleed import bleed_rgb
-from ..pixels.straight import check_picture, on_grey
-from ..weights.catalogue import Family, Role
+from ...errors import DiaphaneError
+from ...nets.eight_passes import PASSES, alpha_first, estimate_rgba
+from ...nets.offset_encoder import OFFSET_SCALE, OffsetEncoder
+from ...nets.strips import LARGE_STRIP_VALUES
+from ...nets.transparent_decoder import TransparentDecoder
+from ...pixels.bleed import bleed_rgb
+from ...pixels.straight import check_picture, on_grey
+from ...weights.catalogue import Family, Role
+from ..layers import FOREGROUND, LAYERS_KEY
 from .latents import check_latent
-from .layers import FOREGROUND, LAYERS_KEY
-from .networks import ManagedNetwork, ran_out_of_memory
+from .managed_network import ManagedNetwork, ran_out_of_memory
 from .posterior import encode_posterior
 
 logger = logging.getLogger("diaphane")

@@ -12,9 +12,9 @@ import torch
 from comfy.model_patcher import CoreModelPatcher, ModelPatcher
 from torch import Tensor, nn
 
-from ..errors import DiaphaneError, WeightsError
-from ..nets.operations import NetworkClass, shapes_of
-from ..weights.grammar import check_keys
+from ...errors import DiaphaneError, WeightsError
+from ...nets.operations import NetworkClass, shapes_of
+from ...weights.grammar import check_keys
 
 Network = TypeVar("Network", bound=nn.Module)
 logger = logging.getLogger("diaphane")

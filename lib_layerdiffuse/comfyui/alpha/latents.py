@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ..errors import DiaphaneError
+from ...errors import DiaphaneError
 
 
 def check_latent(latent: Any, channels: int, wrong_channels: str) -> Tensor:

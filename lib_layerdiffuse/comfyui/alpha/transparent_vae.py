@@ -8,12 +8,12 @@ from typing import Any
 from comfy.sd import VAE
 from torch import Tensor
 
-from ..errors import DiaphaneError
-from ..nets.offset_encoder import OffsetEncoder
-from ..nets.transparent_decoder import TransparentDecoder
-from ..pixels.straight import with_alpha
-from .networks import ManagedNetwork
-from .transparency import LATENT_SCALE, OFFSET_SCALE, decode_rgba, encode_rgba
+from ...errors import DiaphaneError
+from ...nets.offset_encoder import OffsetEncoder
+from ...nets.transparent_decoder import TransparentDecoder
+from ...pixels.straight import with_alpha
+from .codec import LATENT_SCALE, OFFSET_SCALE, decode_rgba, encode_rgba
+from .managed_network import ManagedNetwork
 
 # Where a Transparent VAE differs from the ordinary one inside.
 NOT_OPAQUE = {"output_channels", "_opaque", "transparency_decoder", "offset_encoder", "passes", "offset_scale"}

@@ -9,7 +9,7 @@ import torch
 from comfy.sd import VAE
 from torch import Tensor
 
-from ..errors import DiaphaneError
+from ...errors import DiaphaneError
 
 LOG_VARIANCE_RANGE = (-30.0, 20.0)  # as the VAEs were trained
 
