@@ -31,7 +31,7 @@ def rows(machine: Machine) -> Iterator[Row]:
     """Needs the host in this process."""
     from comfy.model_management import load_models_gpu
 
-    from lib_layerdiffuse.comfyui.deltas import apply_deltas
+    from lib_layerdiffuse.comfyui.patch.deltas import apply_deltas
     from lib_layerdiffuse.weights.read import read_state_dict
 
     plain = random_model("SDXL", machine, torch.float16)

@@ -27,7 +27,7 @@ GOAL = "1.15 times a plain step; by operations alone it is {:.2f}"
 
 def rows(machine: Machine) -> Iterator[Row]:
     """Needs the host in this process."""
-    from lib_layerdiffuse.comfyui.attention_sharing import share_attention
+    from lib_layerdiffuse.comfyui.patch.attention_sharing import share_attention
 
     plain = random_model("SD1.5", machine, machine.dtype)
     for frames in FRAMES:

@@ -25,11 +25,11 @@ from ..weights.catalogue import Family
 from . import conditional, joint
 from .alpha.codec import decode_rgba
 from .alpha.latents import check_latent
-from .deltas import apply_deltas
-from .extra_channels import Extra
 from .layers import BACKGROUND, FOREGROUND
 from .models.families import require_family
 from .models.weight_files import transparency_decoder, weights_for
+from .patch.concat_latent import Extra
+from .patch.deltas import apply_deltas
 from .transparent import ATTENTION, CONV, make_transparent
 
 LATENT_CHANNELS = 4  # of SD1.5 and SDXL, the only families that the older pack knew

@@ -6,11 +6,11 @@ from comfy.model_patcher import ModelPatcher
 
 from ..errors import DiaphaneError
 from ..weights.catalogue import Family, Role
-from .attention_sharing import check_arrangement, share_attention
-from .deltas import apply_deltas
-from .lora import apply_lora
 from .models.families import AUTO, require_family
 from .models.weight_files import weights_for
+from .patch.attention_sharing import check_arrangement, share_attention
+from .patch.deltas import apply_deltas
+from .patch.lora import apply_lora
 
 ATTENTION = "attention"
 CONV = "conv"

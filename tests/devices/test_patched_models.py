@@ -16,10 +16,10 @@ from comfy.model_patcher import CoreModelPatcher, ModelPatcher
 from torch import Tensor
 
 from dev.stand_ins import shapes
-from lib_layerdiffuse.comfyui.attention_sharing import share_attention
-from lib_layerdiffuse.comfyui.deltas import apply_deltas
-from lib_layerdiffuse.comfyui.lora import apply_lora
-from lib_layerdiffuse.comfyui.window import SigmaWindow
+from lib_layerdiffuse.comfyui.patch.attention_sharing import share_attention
+from lib_layerdiffuse.comfyui.patch.deltas import apply_deltas
+from lib_layerdiffuse.comfyui.patch.lora import apply_lora
+from lib_layerdiffuse.comfyui.patch.strength import SigmaWindow
 from tests.devices.elsewhere import DEVICE, elsewhere, fake
 from tests.host.reference import SHALLOW, UNETS
 

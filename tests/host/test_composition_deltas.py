@@ -20,7 +20,7 @@ from torch import Tensor
 
 from dev.stand_ins.models import build_controlnet
 from dev.stand_ins.seeded import seeded_noise
-from lib_layerdiffuse.comfyui.deltas import apply_deltas
+from lib_layerdiffuse.comfyui.patch.deltas import apply_deltas
 from tests.host.reference import (
     HALF,
     Conditioning,

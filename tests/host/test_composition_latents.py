@@ -15,8 +15,8 @@ from comfy_extras.nodes_custom_sampler import BasicScheduler, KSamplerSelect, Sa
 from comfy_extras.nodes_latent import LatentBatch, LatentBatchSeedBehavior
 from torch import Tensor
 
-from lib_layerdiffuse.comfyui.attention_sharing import share_attention
 from lib_layerdiffuse.comfyui.layers import ARRANGEMENTS, LAYERS_KEY, check_whole_sets, empty_latent, foreground_rows, layers_in
+from lib_layerdiffuse.comfyui.patch.attention_sharing import share_attention
 from lib_layerdiffuse.errors import DiaphaneError
 from tests.host.reference import as_the_host_runs, build_model, core, prompt, result_of, stand_in_sharing, watched
 

@@ -15,8 +15,8 @@ from comfy_extras.nodes_torch_compile import skip_torch_compile_dict
 from torch import Tensor
 
 from dev.stand_ins.seeded import seeded_noise
-from lib_layerdiffuse.comfyui.attention_sharing import share_attention
-from lib_layerdiffuse.comfyui.deltas import apply_deltas
+from lib_layerdiffuse.comfyui.patch.attention_sharing import share_attention
+from lib_layerdiffuse.comfyui.patch.deltas import apply_deltas
 from tests.host.reference import (
     as_the_host_runs,
     assert_same,

@@ -22,8 +22,8 @@ from torch import Tensor
 
 from dev.stand_ins.models import build_controlnet
 from dev.stand_ins.seeded import seeded_noise
-from lib_layerdiffuse.comfyui.attention_sharing import BLOCKS, share_attention
 from lib_layerdiffuse.comfyui.layers import BACKGROUND, BLENDED, FOREGROUND, layer_prompts
+from lib_layerdiffuse.comfyui.patch.attention_sharing import BLOCKS, share_attention
 from lib_layerdiffuse.errors import DiaphaneError
 from tests.host.reference import (
     HALF,

@@ -13,8 +13,8 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
-from lib_layerdiffuse.comfyui.attention_sharing import share_attention
-from lib_layerdiffuse.comfyui.deltas import apply_deltas
+from lib_layerdiffuse.comfyui.patch.attention_sharing import share_attention
+from lib_layerdiffuse.comfyui.patch.deltas import apply_deltas
 
 Golden = Callable[[str], dict[str, Tensor]]
 Seeded = Callable[..., dict[str, Tensor]]

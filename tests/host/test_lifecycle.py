@@ -21,9 +21,9 @@ from torch import Tensor
 from dev.stand_ins.models import build_model as build_stand_in
 from dev.stand_ins.seeded import seeded_noise
 from dev.stand_ins.weights import flux_lora
-from lib_layerdiffuse.comfyui.attention_sharing import share_attention
-from lib_layerdiffuse.comfyui.deltas import apply_deltas
-from lib_layerdiffuse.comfyui.lora import apply_lora
+from lib_layerdiffuse.comfyui.patch.attention_sharing import share_attention
+from lib_layerdiffuse.comfyui.patch.deltas import apply_deltas
+from lib_layerdiffuse.comfyui.patch.lora import apply_lora
 from lib_layerdiffuse.errors import DiaphaneError
 from tests.host.reference import (
     Conditioning,

@@ -21,7 +21,7 @@ from dev.stand_ins.vae import build_vae
 from lib_layerdiffuse.comfyui.alpha import managed_network as networks
 from lib_layerdiffuse.comfyui.alpha.codec import decode_rgba, encode_rgba
 from lib_layerdiffuse.comfyui.alpha.managed_network import ManagedNetwork
-from lib_layerdiffuse.comfyui.attention_sharing import share_attention
+from lib_layerdiffuse.comfyui.patch.attention_sharing import share_attention
 from lib_layerdiffuse.errors import DiaphaneError
 from lib_layerdiffuse.nets import transparent_decoder
 from lib_layerdiffuse.nets.offset_encoder import OffsetEncoder

@@ -18,10 +18,10 @@ from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
 from dev.stand_ins.seeded import seeded_noise
-from lib_layerdiffuse.comfyui.attention_sharing import share_attention
-from lib_layerdiffuse.comfyui.deltas import apply_deltas
 from lib_layerdiffuse.comfyui.models.mini import load_mini
-from lib_layerdiffuse.comfyui.side_layers import SideLayers
+from lib_layerdiffuse.comfyui.patch.attention_sharing import share_attention
+from lib_layerdiffuse.comfyui.patch.deltas import apply_deltas
+from lib_layerdiffuse.comfyui.patch.unmerged import SideLayers
 from lib_layerdiffuse.nets.attention_sharing import SharingUnit
 from tests.host.reference import (
     as_the_host_runs,

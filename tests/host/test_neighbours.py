@@ -24,8 +24,8 @@ from comfy_extras.nodes_tomesd import TomePatchModel
 from torch import Tensor
 
 from dev.stand_ins.seeded import seeded_noise
-from lib_layerdiffuse.comfyui.attention_sharing import BLOCKS, share_attention
-from lib_layerdiffuse.comfyui.deltas import apply_deltas
+from lib_layerdiffuse.comfyui.patch.attention_sharing import BLOCKS, share_attention
+from lib_layerdiffuse.comfyui.patch.deltas import apply_deltas
 from lib_layerdiffuse.errors import DiaphaneError
 from tests.host.reference import (
     Shared,

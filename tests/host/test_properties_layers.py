@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from lib_layerdiffuse.comfyui import layers
 from lib_layerdiffuse.comfyui.alpha import codec as transparency
-from lib_layerdiffuse.comfyui.window import SigmaWindow
+from lib_layerdiffuse.comfyui.patch.strength import SigmaWindow
 from lib_layerdiffuse.errors import DiaphaneError
 from lib_layerdiffuse.pixels.composite import Layer, Layers
 from lib_layerdiffuse.pixels.layer_stack import as_layers, confined, in_order, named, stacked

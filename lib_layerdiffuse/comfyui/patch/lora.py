@@ -12,11 +12,11 @@ from comfy.model_patcher import ModelPatcher
 from comfy.weight_adapter import LoRAAdapter
 from torch import Tensor
 
-from ..errors import WeightsError
-from ..weights.grammar import excerpt, looks_like
+from ...errors import WeightsError
+from ...weights.grammar import excerpt, looks_like
 from .deltas import add_merged, check_network, weight_shapes
-from .side_layers import Patches, add_side_layers
-from .window import SigmaWindow
+from .strength import SigmaWindow
+from .unmerged import Patches, add_side_layers
 
 WAY_OUT = (
     "copy it to models/loras and load it with that engine's own LoRA loader (Nunchaku FLUX LoRA Loader, for one), "

@@ -9,7 +9,7 @@ from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import CallbacksMP
 from torch import Tensor
 
-from ..errors import DiaphaneError
+from ...errors import DiaphaneError
 
 
 class SigmaWindow:

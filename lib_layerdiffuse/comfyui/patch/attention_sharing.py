@@ -20,18 +20,18 @@ from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrappersMP
 from torch import Tensor, nn
 
-from ..errors import DiaphaneError, WeightsError
-from ..nets.attention_sharing import PROJECTIONS, AttentionSharing, SharingUnit
-from ..nets.operations import shapes_of
-from ..pixels.fit import CROP
-from ..weights.grammar import excerpt, looks_like, sharing_frames, sharing_has_control
+from ...errors import DiaphaneError, WeightsError
+from ...nets.attention_sharing import PROJECTIONS, AttentionSharing, SharingUnit
+from ...nets.operations import shapes_of
+from ...pixels.fit import CROP
+from ...weights.grammar import excerpt, looks_like, sharing_frames, sharing_has_control
+from ..alpha.managed_network import check_complete
 from .additional import attach, attached
-from .alpha.managed_network import check_complete
-from .control_picture import ControlPicture
+from .control_maps import ControlPicture
 from .deltas import add_merged, check_network, low_rank_patch, weight_shapes
 from .forward_hooks import ForwardHook, ForwardHooks
-from .side_layers import Patches
-from .window import SigmaWindow
+from .strength import SigmaWindow
+from .unmerged import Patches
 
 Block = tuple[str, int]
 

@@ -11,9 +11,9 @@ from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import CallbacksMP, WrappersMP
 from torch import Tensor
 
-from ..nets.attention_sharing import AttentionSharing
-from ..pixels.fit import fit_to
-from .alpha.codec import LATENT_SCALE
+from ...nets.attention_sharing import AttentionSharing
+from ...pixels.fit import fit_to
+from ..alpha.codec import LATENT_SCALE
 
 GREY = 0.5
 

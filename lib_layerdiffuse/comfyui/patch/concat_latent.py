@@ -20,8 +20,8 @@ from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
-from ..pixels.fit import CROP, fit_to
-from .window import SigmaWindow
+from ...pixels.fit import CROP, fit_to
+from .strength import SigmaWindow
 
 
 @dataclass(frozen=True)

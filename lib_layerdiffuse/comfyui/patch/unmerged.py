@@ -15,12 +15,12 @@ from comfy.model_patcher import ModelPatcher
 from comfy.weight_adapter import LoRAAdapter
 from torch import Tensor, nn
 
-from ..errors import DiaphaneError
-from ..nets.low_rank import LowRank
-from ..nets.operations import holding
+from ...errors import DiaphaneError
+from ...nets.low_rank import LowRank
+from ...nets.operations import holding
 from .additional import attach, attached
 from .forward_hooks import ForwardHook, ForwardHooks
-from .window import SigmaWindow
+from .strength import SigmaWindow
 
 # What ModelPatcher.add_patches takes: key, or (key, (dimension, start, length)) -> adapter or ("diff", (tensor,))
 PatchKey = str | tuple[Any, ...]

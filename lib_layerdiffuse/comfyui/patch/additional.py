@@ -9,7 +9,7 @@ import comfy.model_management as memory
 from comfy.model_patcher import ModelPatcher
 from torch import nn
 
-from .alpha.managed_network import make_patcher
+from ..alpha.managed_network import make_patcher
 
 Network = TypeVar("Network", bound=nn.Module)
 

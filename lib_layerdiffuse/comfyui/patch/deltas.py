@@ -11,11 +11,11 @@ from comfy.model_patcher import ModelPatcher
 from comfy.weight_adapter import LoRAAdapter
 from torch import Tensor
 
-from ..errors import WeightsError
-from ..weights.grammar import Delta, excerpt, parse_deltas
-from .extra_channels import Extra, ExtraChannels
-from .side_layers import Patches, add_side_layers
-from .window import SigmaWindow
+from ...errors import WeightsError
+from ...weights.grammar import Delta, excerpt, parse_deltas
+from .concat_latent import Extra, ExtraChannels
+from .strength import SigmaWindow
+from .unmerged import Patches, add_side_layers
 
 FIRST_CONV = "diffusion_model.input_blocks.0.0.weight"
 
