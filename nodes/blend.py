@@ -5,8 +5,8 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..lib_layerdiffuse.comfyui.alpha.transparent_vae import opaque_vae
-from ..lib_layerdiffuse.comfyui.conditional import make_blend
 from ..lib_layerdiffuse.comfyui.models.weight_files import AUTO
+from ..lib_layerdiffuse.comfyui.recipes.blend_extract import make_blend
 from ..lib_layerdiffuse.pixels.straight import with_alpha
 from . import inputs
 

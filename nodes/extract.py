@@ -5,9 +5,9 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..lib_layerdiffuse.comfyui.alpha.transparent_vae import opaque_vae
-from ..lib_layerdiffuse.comfyui.conditional import make_extract
 from ..lib_layerdiffuse.comfyui.layers import BACKGROUND, FOREGROUND
 from ..lib_layerdiffuse.comfyui.models.weight_files import AUTO
+from ..lib_layerdiffuse.comfyui.recipes.blend_extract import make_extract
 from ..lib_layerdiffuse.pixels.straight import with_alpha
 from . import inputs
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..lib_layerdiffuse.comfyui.joint import make_joint, make_joint_from_layer
 from ..lib_layerdiffuse.comfyui.models.weight_files import AUTO
+from ..lib_layerdiffuse.comfyui.recipes.joint import make_joint, make_joint_from_layer
 from ..lib_layerdiffuse.pixels.straight import with_alpha
 from . import inputs
 

@@ -11,7 +11,7 @@ from typing import Any
 from comfy_api.latest import io
 from comfy_execution.graph_utils import ExecutionBlocker
 
-from ..lib_layerdiffuse.comfyui import legacy
+from ..lib_layerdiffuse.comfyui.recipes import legacy
 from ..lib_layerdiffuse.pixels.straight import check_picture
 from . import inputs
 from .checks import checked

@@ -5,7 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..lib_layerdiffuse.comfyui.models.weight_files import AUTO
-from ..lib_layerdiffuse.comfyui.transparent import METHODS, make_transparent
+from ..lib_layerdiffuse.comfyui.recipes.transparent import METHODS, make_transparent
 from . import inputs
 
 

@@ -23,11 +23,11 @@ from dev.stand_ins.seeded import seeded_noise
 from dev.stand_ins.vae import build_vae
 from dev.stand_ins.weights import write_all
 from lib_layerdiffuse.comfyui.alpha.decode_layers import decode_layers
-from lib_layerdiffuse.comfyui.conditional import make_blend, make_extract
-from lib_layerdiffuse.comfyui.joint import make_joint, make_joint_from_layer
 from lib_layerdiffuse.comfyui.layers import ARRANGEMENTS, layer_prompts
-from lib_layerdiffuse.comfyui.legacy import LayerTexts
-from lib_layerdiffuse.comfyui.transparent import make_transparent
+from lib_layerdiffuse.comfyui.recipes.blend_extract import make_blend, make_extract
+from lib_layerdiffuse.comfyui.recipes.joint import make_joint, make_joint_from_layer
+from lib_layerdiffuse.comfyui.recipes.legacy import LayerTexts
+from lib_layerdiffuse.comfyui.recipes.transparent import make_transparent
 from lib_layerdiffuse.pixels.straight import on_grey, with_alpha
 from lib_layerdiffuse.weights.catalogue import Family
 from tests.host.reference import as_the_host_runs, assert_differ, core, noise, prompt, sample, watched
@@ -369,7 +369,7 @@ def test_networks_are_read_once(run: Run, pack: ModuleType, monkeypatch: pytest.
         return original(path, *args)
 
     monkeypatch.setattr(files, "read_state_dict", reading)
-    importlib.import_module(f"{pack.__name__}.lib_layerdiffuse.comfyui.legacy")._no_vae.cache_clear()
+    importlib.import_module(f"{pack.__name__}.lib_layerdiffuse.comfyui.recipes.legacy")._no_vae.cache_clear()
     inputs: dict[str, Any] = {"samples": {"samples": noise(1)}, "images": picture(1, channels=3), "sub_batch_size": 16}
     for version in ("SDXL", "SDXL", "SD15", "SD15", "SDXL"):
         run("LayeredDiffusionDecodeRGBA", sd_version=version, **inputs)

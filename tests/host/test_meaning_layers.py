@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from lib_layerdiffuse.comfyui.alpha.split import decode_and_split
-from lib_layerdiffuse.comfyui.joint import make_joint, make_joint_from_layer
 from lib_layerdiffuse.comfyui.models.mini import load_mini
-from lib_layerdiffuse.comfyui.transparent import make_transparent
+from lib_layerdiffuse.comfyui.recipes.joint import make_joint, make_joint_from_layer
+from lib_layerdiffuse.comfyui.recipes.transparent import make_transparent
 from lib_layerdiffuse.pixels.composite import Layer, composite
 from training.data.procedural import Layers, layers
 from training.judge import judge

@@ -15,7 +15,7 @@ import torch
 
 from lib_layerdiffuse.comfyui.alpha.decode_layers import decode_layers
 from lib_layerdiffuse.comfyui.models.mini import load_mini
-from lib_layerdiffuse.comfyui.transparent import make_transparent
+from lib_layerdiffuse.comfyui.recipes.transparent import make_transparent
 from lib_layerdiffuse.weights.catalogue import Family
 from training.data.captions import describe, is_held_out
 from training.data.colours import COLOURS

@@ -7,16 +7,16 @@ from comfy.model_patcher import ModelPatcher
 from comfy.sd import VAE
 from torch import Tensor
 
-from ..errors import DiaphaneError
-from ..pixels.fit import CROP, FIT, fit_to
-from ..pixels.straight import on_grey
-from ..weights.catalogue import Family, Role
-from .alpha.codec import LATENT_SCALE
-from .layers import BACKGROUND, FOREGROUND
-from .models.families import AUTO, require_family, require_vae
-from .models.weight_files import weights_for
-from .patch.concat_latent import Extra
-from .patch.deltas import apply_deltas
+from ...errors import DiaphaneError
+from ...pixels.fit import CROP, FIT, fit_to
+from ...pixels.straight import on_grey
+from ...weights.catalogue import Family, Role
+from ..alpha.codec import LATENT_SCALE
+from ..layers import BACKGROUND, FOREGROUND
+from ..models.families import AUTO, require_family, require_vae
+from ..models.weight_files import weights_for
+from ..patch.concat_latent import Extra
+from ..patch.deltas import apply_deltas
 
 BLEND, EXTRACT = "LayerDiffuse Blend", "LayerDiffuse Extract"
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from comfy.model_patcher import ModelPatcher
 
-from ..errors import DiaphaneError
-from ..weights.catalogue import Family, Role
-from .models.families import AUTO, require_family
-from .models.weight_files import weights_for
-from .patch.attention_sharing import check_arrangement, share_attention
-from .patch.deltas import apply_deltas
-from .patch.lora import apply_lora
+from ...errors import DiaphaneError
+from ...weights.catalogue import Family, Role
+from ..models.families import AUTO, require_family
+from ..models.weight_files import weights_for
+from ..patch.attention_sharing import check_arrangement, share_attention
+from ..patch.deltas import apply_deltas
+from ..patch.lora import apply_lora
 
 ATTENTION = "attention"
 CONV = "conv"

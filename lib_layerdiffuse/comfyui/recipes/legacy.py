@@ -18,18 +18,19 @@ from comfy.sd import VAE
 from comfy.utils import repeat_to_batch_size
 from torch import Tensor
 
-from ..errors import DiaphaneError
-from ..pixels.fit import CROP, fit_to
-from ..pixels.straight import with_alpha
-from ..weights.catalogue import Family
-from . import conditional, joint
-from .alpha.codec import decode_rgba
-from .alpha.latents import check_latent
-from .layers import BACKGROUND, FOREGROUND
-from .models.families import require_family
-from .models.weight_files import transparency_decoder, weights_for
-from .patch.concat_latent import Extra
-from .patch.deltas import apply_deltas
+from ...errors import DiaphaneError
+from ...pixels.fit import CROP, fit_to
+from ...pixels.straight import with_alpha
+from ...weights.catalogue import Family
+from ..alpha.codec import decode_rgba
+from ..alpha.latents import check_latent
+from ..layers import BACKGROUND, FOREGROUND
+from ..models.families import require_family
+from ..models.weight_files import transparency_decoder, weights_for
+from ..patch.concat_latent import Extra
+from ..patch.deltas import apply_deltas
+from . import blend_extract as conditional
+from . import joint
 from .transparent import ATTENTION, CONV, make_transparent
 
 LATENT_CHANNELS = 4  # of SD1.5 and SDXL, the only families that the older pack knew

@@ -5,14 +5,14 @@ from __future__ import annotations
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
-from ..errors import DiaphaneError
-from ..pixels.fit import CROP
-from ..pixels.straight import on_grey
-from ..weights.catalogue import Family, Role
-from .layers import BACKGROUND, FOREGROUND
-from .models.families import AUTO, require_family
-from .models.weight_files import weights_for
-from .patch.attention_sharing import check_arrangement, share_attention
+from ...errors import DiaphaneError
+from ...pixels.fit import CROP
+from ...pixels.straight import on_grey
+from ...weights.catalogue import Family, Role
+from ..layers import BACKGROUND, FOREGROUND
+from ..models.families import AUTO, require_family
+from ..models.weight_files import weights_for
+from ..patch.attention_sharing import check_arrangement, share_attention
 
 ROLE_FOR_GIVEN = {FOREGROUND: Role.FOREGROUND_TO_BACKGROUND, BACKGROUND: Role.BACKGROUND_TO_FOREGROUND}
 
