@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
+from ..lib_layerdiffuse.comfyui.alpha.loading import offset_encoder, transparency_decoder
 from ..lib_layerdiffuse.comfyui.alpha.transparent_vae import TransparentVAE, opaque_vae
 from ..lib_layerdiffuse.comfyui.models.families import latent_family, require_vae
-from ..lib_layerdiffuse.comfyui.models.weight_files import AUTO, offset_encoder, transparency_decoder
+from ..lib_layerdiffuse.comfyui.models.weight_files import AUTO
 from . import inputs
 
 

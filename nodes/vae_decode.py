@@ -6,10 +6,10 @@ import torch
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..lib_layerdiffuse.comfyui.alpha.codec import LATENT_SCALE, bleed
+from ..lib_layerdiffuse.comfyui.alpha.codec import bleed
 from ..lib_layerdiffuse.comfyui.alpha.decode_layers import decode_layers, transparent_layer
 from ..lib_layerdiffuse.comfyui.alpha.transparent_vae import opaque_vae
-from ..lib_layerdiffuse.comfyui.layers import foreground_rows
+from ..lib_layerdiffuse.comfyui.layers import LATENT_SCALE, foreground_rows
 from ..lib_layerdiffuse.comfyui.messages import notes
 from ..lib_layerdiffuse.comfyui.models.families import family_advice, latent_family, require_vae
 from ..lib_layerdiffuse.comfyui.models.weight_files import AUTO

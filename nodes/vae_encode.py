@@ -5,10 +5,11 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..lib_layerdiffuse.comfyui.alpha.codec import encode_any_size
+from ..lib_layerdiffuse.comfyui.alpha.loading import offset_encoder
 from ..lib_layerdiffuse.comfyui.alpha.transparent_vae import opaque_vae
 from ..lib_layerdiffuse.comfyui.messages import notes
 from ..lib_layerdiffuse.comfyui.models.families import family_advice, latent_family, require_vae
-from ..lib_layerdiffuse.comfyui.models.weight_files import AUTO, offset_encoder
+from ..lib_layerdiffuse.comfyui.models.weight_files import AUTO
 from ..lib_layerdiffuse.pixels.straight import with_alpha
 from . import hints, inputs
 

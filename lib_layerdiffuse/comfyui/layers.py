@@ -12,6 +12,8 @@ from torch import Tensor
 
 from ..errors import DiaphaneError
 
+LATENT_SCALE = 8  # pixels per latent cell, along either side
+
 LAYERS_KEY = "layers"
 FOREGROUND = "foreground"
 BACKGROUND = "background"

@@ -21,6 +21,7 @@ from lib_layerdiffuse.pixels.blend import BLENDS
 from lib_layerdiffuse.pixels.composite import Layer, Layers, common_batch, composite, inside, paint
 from lib_layerdiffuse.pixels.coverage import coverage
 from lib_layerdiffuse.pixels.fit import FITS, fit_to
+from lib_layerdiffuse.pixels.layer_stack import as_layers, confined, in_order, named, off_canvas, stacked
 from lib_layerdiffuse.pixels.place import place
 from lib_layerdiffuse.pixels.premultiplied import premultiply, resize_rgba, straighten
 from lib_layerdiffuse.pixels.repair import alpha_levels, defringe, keep_extremes, trim
@@ -49,6 +50,10 @@ FUNCTIONS: dict[Callable[..., Any], Callable[[Tensor], Any]] = {
     composite: lambda x: [composite(stack(x), *x.shape[1:3]), composite(stack(x)[1:3], 64, 64, 8, 16)],
     Layers.flatten: lambda x: Layers(*x.shape[1:3], stack(x)).one(0).flatten(),
     paint: painted,
+    as_layers: lambda x: as_layers(x).flatten(),
+    stacked: lambda x: stacked(x, [x], x[..., 3]).flatten(),
+    confined: lambda x: confined(Layer(x, x=7, y=-9), x[..., 3], *x.shape[1:3]).image,
+    off_canvas: lambda x: off_canvas(Layers(*x.shape[1:3], stack(x))),
     coverage: coverage,
     fit_to: lambda x: [fit_to(x.movedim(-1, 1), 100, 333, how, x.new_zeros(4)) for how in FITS],
     place: lambda x: [place(x, scale, degrees)[0] for scale, degrees in ((0.5, 0.0), (1.0, 90.0), (1.3, 33.0))],
@@ -66,7 +71,7 @@ FUNCTIONS: dict[Callable[..., Any], Callable[[Tensor], Any]] = {
     on_grey: on_grey,
     transparency_mask: transparency_mask,
 }
-NUMBERS_ONLY = {inside, common_batch}  # they see sizes, no pixels
+NUMBERS_ONLY = {inside, common_batch, in_order, named}  # they see sizes and names, no pixels
 
 
 def functions() -> Iterator[Any]:

@@ -23,7 +23,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from dev.stand_ins.seeded import seeded_noise
-from lib_layerdiffuse.comfyui.alpha.managed_network import ManagedNetwork, check_complete
+from lib_layerdiffuse.comfyui.alpha.managed_network import ManagedNetwork
+from lib_layerdiffuse.comfyui.models.complete import check_complete
 from lib_layerdiffuse.errors import DiaphaneError
 from lib_layerdiffuse.nets.attention_sharing import AttentionSharing
 from lib_layerdiffuse.nets.offset_encoder import OffsetEncoder

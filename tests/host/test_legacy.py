@@ -361,7 +361,7 @@ def test_decoders(run: Run, version: str, family: Family, size: tuple[int, int])
 
 def test_networks_are_read_once(run: Run, pack: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not again for every run; of two versions, the one that was used last is kept."""
-    files = importlib.import_module(f"{pack.__name__}.lib_layerdiffuse.comfyui.models.weight_files")
+    files = importlib.import_module(f"{pack.__name__}.lib_layerdiffuse.comfyui.alpha.loading")
     read: list[str] = []
 
     def reading(path: Any, *args: Any, original: Any = files.read_state_dict) -> Any:

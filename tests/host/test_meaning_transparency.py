@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from lib_layerdiffuse.comfyui.alpha.codec import decode_rgba, encode_rgba
+from lib_layerdiffuse.comfyui.alpha.loading import offset_encoder, transparency_decoder
 from lib_layerdiffuse.comfyui.models.mini import load_mini
-from lib_layerdiffuse.comfyui.models.weight_files import offset_encoder, transparency_decoder
 from lib_layerdiffuse.pixels.straight import on_grey
 from lib_layerdiffuse.weights.catalogue import Family
 from training.data.sprites import draw_ambiguous_pairs, draw_any, paint

@@ -18,9 +18,10 @@ from dev.in_process import sampling
 from dev.stand_ins.models import build_model
 from dev.stand_ins.vae import build_vae
 from lib_layerdiffuse.comfyui.alpha.codec import decode_rgba, encode_rgba
+from lib_layerdiffuse.comfyui.alpha.loading import offset_encoder, transparency_decoder
 from lib_layerdiffuse.comfyui.models.families import AUTO, family_of, latent_family
 from lib_layerdiffuse.comfyui.models.mini import MODEL, load_mini
-from lib_layerdiffuse.comfyui.models.weight_files import offset_encoder, own_weights, transparency_decoder
+from lib_layerdiffuse.comfyui.models.weight_files import own_weights
 from lib_layerdiffuse.comfyui.recipes.joint import make_joint, make_joint_from_layer
 from lib_layerdiffuse.comfyui.recipes.transparent import make_transparent
 from lib_layerdiffuse.errors import DiaphaneError

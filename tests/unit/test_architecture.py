@@ -26,6 +26,10 @@ MAY_IMPORT = {
     "comfyui": {"comfyui", "documents", "weights", "pixels", "nets", "errors"},
 }
 
+# The floors of comfyui, highest first; each may use those below it. Files that lie beside them are its ground floor.
+FLOORS = ["recipes", "patch", "alpha", "models"]
+ARROWS = 12
+
 
 def imported(path: Path, statement: ast.stmt | None = None) -> set[str]:
     """Dotted names of all that a file, or one of its imports, imports; relative ones resolved from the repository's root."""
@@ -57,6 +61,32 @@ def test_layers_import_downwards(path: Path) -> None:
             assert name != "torch.nn"
         if layer in ("nets", "pixels"):
             assert top not in THIRD_PARTY - {"torch"}, f"{layer} needs torch only, not {name}"
+
+
+def arrows_between_the_rooms() -> set[tuple[str, str]]:
+    """(importing, imported) for the rooms of comfyui; a file beside the floors is a room of its own."""
+    inside = LIBRARY / "comfyui"
+
+    def room(name: str) -> str:
+        return name.split(".")[2]
+
+    arrows = set()
+    for path in inside.rglob("*.py"):
+        own = path.relative_to(inside).parts[0].removesuffix(".py")
+        for name in imported(path):
+            if name.startswith("lib_layerdiffuse.comfyui.") and room(name) != own:
+                arrows.add((own, room(name)))
+    return arrows
+
+
+def test_floors_of_comfyui_import_downwards() -> None:
+    arrows = arrows_between_the_rooms()
+    for own, other in arrows:
+        if own in FLOORS:
+            assert FLOORS.index(own) < FLOORS.index(other) if other in FLOORS else True, f"{own} may not import {other}"
+        else:
+            assert other not in FLOORS, f"{own} lies below {other}"
+    assert len(arrows) <= ARROWS, sorted(arrows)
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "training").rglob("*.py")), ids=lambda path: str(path.relative_to(ROOT)))

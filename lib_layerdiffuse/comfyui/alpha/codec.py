@@ -22,14 +22,13 @@ from ...nets.transparent_decoder import TransparentDecoder
 from ...pixels.bleed import bleed_rgb
 from ...pixels.straight import check_picture, on_grey
 from ...weights.catalogue import Family, Role
-from ..layers import FOREGROUND, LAYERS_KEY
+from ..layers import FOREGROUND, LATENT_SCALE, LAYERS_KEY
 from .latents import check_latent
 from .managed_network import ManagedNetwork, ran_out_of_memory
 from .posterior import encode_posterior
 
 logger = logging.getLogger("diaphane")
 
-LATENT_SCALE = 8  # pixels per latent cell, along either side
 SIZE_KEY = "pixel_size"  # in a LATENT: height and width of the encoded picture before padding
 PASS_CHOICES: list[int] = list(PASSES[::-1])  # best first
 FALLBACK_TILES = (1024, 512, 256)

@@ -13,10 +13,11 @@ from ...errors import DiaphaneError
 from ...pixels.coverage import coverage
 from ...pixels.straight import with_alpha
 from ...weights.catalogue import Family
-from ..layers import foreground_rows, layers_in
-from ..models.weight_files import AUTO, transparency_decoder
-from .codec import LATENT_SCALE, SIZE_KEY, decode_rgba
+from ..layers import LATENT_SCALE, foreground_rows, layers_in
+from ..models.weight_files import AUTO
+from .codec import SIZE_KEY, decode_rgba
 from .latents import check_latent
+from .loading import transparency_decoder
 
 CLEARLY = 0.1  # of a picture is transparent. The mini family: 0.29 or more of what is, none of what is not.
 

@@ -12,9 +12,8 @@ import torch
 from comfy.model_patcher import CoreModelPatcher, ModelPatcher
 from torch import Tensor, nn
 
-from ...errors import DiaphaneError, WeightsError
+from ...errors import DiaphaneError
 from ...nets.operations import NetworkClass, shapes_of
-from ...weights.grammar import check_keys
 
 Network = TypeVar("Network", bound=nn.Module)
 logger = logging.getLogger("diaphane")
@@ -123,19 +122,3 @@ def ran_out_of_memory(run: Callable[..., None], *args: Any) -> bool:
             memory.raise_non_oom(error)
         return True
     return False
-
-
-def check_complete(weights: Mapping[str, Tensor], network_class: NetworkClass[nn.Module], what: str) -> None:
-    """Raise WeightsError unless these are exactly the weights that a network of this class needs. what: "a whole …"."""
-    shapes = shapes_of(weights)
-    try:
-        expected = shapes_of(network_class.from_shapes(shapes, device="meta").state_dict())
-    except KeyError as error:
-        raise WeightsError(f"This is not {what}: it misses {error.args[0]}. Choose another file.") from error
-    except (IndexError, ValueError, ArithmeticError, RuntimeError) as error:
-        # No network has such shapes: too few dimensions, widths that norms or heads cannot divide, or none at all.
-        raise WeightsError(f"This is not {what}: its tensors have impossible shapes. Choose another file.") from error
-    check_keys(weights, expected, what)
-    for key, shape in expected.items():
-        if shapes[key] != shape:
-            raise WeightsError(f"This is not {what}: {key} has shape {list(shapes[key])}, {list(shape)} is needed. Choose another file.")

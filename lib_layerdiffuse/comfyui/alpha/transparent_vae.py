@@ -12,7 +12,8 @@ from ...errors import DiaphaneError
 from ...nets.offset_encoder import OffsetEncoder
 from ...nets.transparent_decoder import TransparentDecoder
 from ...pixels.straight import with_alpha
-from .codec import LATENT_SCALE, OFFSET_SCALE, decode_rgba, encode_rgba
+from ..layers import LATENT_SCALE
+from .codec import OFFSET_SCALE, decode_rgba, encode_rgba
 from .managed_network import ManagedNetwork
 
 # Where a Transparent VAE differs from the ordinary one inside.

@@ -13,11 +13,10 @@ from comfy.sd import VAE
 from ...errors import DiaphaneError
 from ...weights.catalogue import Family
 from ..layers import layers_in
-from .weight_files import own_weights
+from .weight_files import AUTO, own_weights
 
 logger = logging.getLogger("diaphane")
 
-AUTO = "auto"
 FAMILY_CHOICES = [AUTO, Family.SDXL.value, Family.SD15.value, Family.FLUX.value]
 FLUX_LATENT_CHANNELS = 16
 

@@ -25,7 +25,7 @@ from ...nets.attention_sharing import PROJECTIONS, AttentionSharing, SharingUnit
 from ...nets.operations import shapes_of
 from ...pixels.fit import CROP
 from ...weights.grammar import excerpt, looks_like, sharing_frames, sharing_has_control
-from ..alpha.managed_network import check_complete
+from ..models.complete import check_complete
 from .additional import attach, attached
 from .control_maps import ControlPicture
 from .deltas import add_merged, check_network, low_rank_patch, weight_shapes

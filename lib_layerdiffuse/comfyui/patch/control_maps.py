@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ...nets.attention_sharing import AttentionSharing
 from ...pixels.fit import fit_to
-from ..alpha.codec import LATENT_SCALE
+from ..layers import LATENT_SCALE
 
 GREY = 0.5
 

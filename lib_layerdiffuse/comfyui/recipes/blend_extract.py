@@ -11,8 +11,7 @@ from ...errors import DiaphaneError
 from ...pixels.fit import CROP, FIT, fit_to
 from ...pixels.straight import on_grey
 from ...weights.catalogue import Family, Role
-from ..alpha.codec import LATENT_SCALE
-from ..layers import BACKGROUND, FOREGROUND
+from ..layers import BACKGROUND, FOREGROUND, LATENT_SCALE
 from ..models.families import AUTO, require_family, require_vae
 from ..models.weight_files import weights_for
 from ..patch.concat_latent import Extra

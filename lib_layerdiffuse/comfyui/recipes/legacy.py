@@ -24,13 +24,13 @@ from ...pixels.straight import with_alpha
 from ...weights.catalogue import Family
 from ..alpha.codec import decode_rgba
 from ..alpha.latents import check_latent
+from ..alpha.loading import transparency_decoder
 from ..layers import BACKGROUND, FOREGROUND
 from ..models.families import require_family
-from ..models.weight_files import transparency_decoder, weights_for
+from ..models.weight_files import weights_for
 from ..patch.concat_latent import Extra
 from ..patch.deltas import apply_deltas
-from . import blend_extract as conditional
-from . import joint
+from . import blend_extract, joint
 from .transparent import ATTENTION, CONV, make_transparent
 
 LATENT_CHANNELS = 4  # of SD1.5 and SDXL, the only families that the older pack knew
@@ -83,7 +83,7 @@ def apply_blend(model: ModelPatcher, latent: Mapping[str, Any], config: str, wei
     family = require_family(
         model, "Layer Diffuse Cond Apply", {Family.SDXL: None, Family.SD15: "Use Layer Diffuse Cond Joint Apply with the picture itself."}
     )
-    with weights_for(model, family, conditional.ROLE_FOR_GIVEN[GIVEN[config]]) as weights:
+    with weights_for(model, family, blend_extract.ROLE_FOR_GIVEN[GIVEN[config]]) as weights:
         return apply_deltas(model, weights, weight=weight, extra=_seen_by(model, latent))
 
 
@@ -92,7 +92,7 @@ def apply_extract(model: ModelPatcher, latent: Mapping[str, Any], blended: Mappi
     family = require_family(
         model, "Layer Diffuse Diff Apply", {Family.SDXL: None, Family.SD15: "Use Layer Diffuse Cond Joint Apply with the picture itself."}
     )
-    with weights_for(model, family, conditional.ROLE_FOR_WANTED[_OTHER_LAYER[GIVEN[config]]]) as weights:
+    with weights_for(model, family, blend_extract.ROLE_FOR_WANTED[_OTHER_LAYER[GIVEN[config]]]) as weights:
         return apply_deltas(model, weights, weight=weight, extra=_seen_by(model, latent, blended))
 
 
