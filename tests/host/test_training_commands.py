@@ -17,7 +17,7 @@ from torch import Tensor
 from dev.stand_ins.models import build_clip
 from dev.stand_ins.vae import build_vae
 from lib_layerdiffuse.comfyui.models.weight_files import FOLDER
-from lib_layerdiffuse.weights.grammar import parse_deltas, sharing_frames, sharing_has_control
+from lib_layerdiffuse.weights.keys import parse_deltas, sharing_frames, sharing_has_control
 from training.commands import diffusion, layers, transparency
 from training.data.procedural import layers as painted
 from training.data.tokens import clip_tokenizer

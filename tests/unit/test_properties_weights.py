@@ -26,7 +26,7 @@ from lib_layerdiffuse.nets.attention_sharing import AttentionSharing
 from lib_layerdiffuse.nets.offset_encoder import OffsetEncoder
 from lib_layerdiffuse.nets.operations import shapes_of
 from lib_layerdiffuse.nets.transparent_decoder import DecoderLayout, TransparentDecoder
-from lib_layerdiffuse.weights import grammar
+from lib_layerdiffuse.weights import keys as grammar
 from lib_layerdiffuse.weights.read import read_state_dict
 
 ROOT = Path(__file__).parents[2]

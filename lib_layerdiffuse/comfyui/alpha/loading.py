@@ -14,7 +14,7 @@ from ...nets.offset_encoder import OffsetEncoder
 from ...nets.operations import NetworkClass
 from ...nets.transparent_decoder import TransparentDecoder
 from ...weights.catalogue import Family, Role
-from ...weights.grammar import decoder_latent_channels, encoder_latent_channels, looks_like, transparency_parts
+from ...weights.keys import decoder_latent_channels, encoder_latent_channels, looks_like, transparency_parts
 from ...weights.read import read_state_dict
 from ..models.complete import check_complete
 from ..models.weight_files import AUTO, find_file, naming

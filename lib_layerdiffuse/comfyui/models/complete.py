@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ...errors import WeightsError
 from ...nets.operations import NetworkClass, shapes_of
-from ...weights.grammar import check_keys
+from ...weights.keys import check_keys
 
 
 def check_complete(weights: Mapping[str, Tensor], network_class: NetworkClass[nn.Module], what: str) -> None:

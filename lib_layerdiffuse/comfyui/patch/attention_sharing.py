@@ -24,7 +24,7 @@ from ...errors import DiaphaneError, WeightsError
 from ...nets.attention_sharing import PROJECTIONS, AttentionSharing, SharingUnit
 from ...nets.operations import shapes_of
 from ...pixels.fit import CROP
-from ...weights.grammar import excerpt, looks_like, sharing_frames, sharing_has_control
+from ...weights.keys import excerpt, looks_like, sharing_frames, sharing_has_control
 from ..models.complete import check_complete
 from .additional import attach, attached
 from .control_maps import ControlPicture

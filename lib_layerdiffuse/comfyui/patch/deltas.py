@@ -12,7 +12,7 @@ from comfy.weight_adapter import LoRAAdapter
 from torch import Tensor
 
 from ...errors import WeightsError
-from ...weights.grammar import Delta, excerpt, parse_deltas
+from ...weights.keys import Delta, excerpt, parse_deltas
 from .concat_latent import Extra, ExtraChannels
 from .strength import SigmaWindow
 from .unmerged import Patches, add_side_layers

@@ -13,7 +13,7 @@ from comfy.weight_adapter import LoRAAdapter
 from torch import Tensor
 
 from ...errors import WeightsError
-from ...weights.grammar import excerpt, looks_like
+from ...weights.keys import excerpt, looks_like
 from .deltas import add_merged, check_network, weight_shapes
 from .strength import SigmaWindow
 from .unmerged import Patches, add_side_layers

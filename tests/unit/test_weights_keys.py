@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from lib_layerdiffuse.errors import DiaphaneError
-from lib_layerdiffuse.weights import grammar
+from lib_layerdiffuse.weights import keys as grammar
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 CONV_IN = "diffusion_model.input_blocks.0.0.weight::diff::0"
