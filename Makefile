@@ -17,7 +17,7 @@ PYTHONS ?= 3.10 3.12 3.13
 OLDER_HOSTS = $(if $(COMFYUI_DIR),,0.27.0 0.24.0 0.18.2)
 export MODEL PROMPT PORT
 
-.PHONY: help demo test test-shuffled test-full test-newest test-oldest lint bench soak serve verify-released train-mini thumbnails help-pictures host pins clean-host
+.PHONY: help demo test test-shuffled test-full test-newest test-oldest lint bench soak serve verify-released train-mini thumbnails help-pictures prompts host pins clean-host
 .DEFAULT_GOAL := help
 
 help:
@@ -35,6 +35,7 @@ help:
 	@echo "make train-mini  train the mini family from nothing (ARGS=--help)"
 	@echo "make thumbnails  pictures for the template browser, painted by the mini models"
 	@echo "make help-pictures  pictures of the nodes for their help pages"
+	@echo "make prompts     the workflows in API format (tests/prompts), after they or their nodes have changed"
 	@echo "make host        build ComfyUI under .comfyui/ or bring it up to date"
 	@echo "make pins        compile the locks in dev/pins (UPGRADE=1 takes newer versions)"
 	@echo "make clean-host  remove what was built under .comfyui/; models and pictures stay"
@@ -62,6 +63,9 @@ thumbnails:
 
 help-pictures:
 	$(HOST) run -m dev.help_pictures $(ARGS)
+
+prompts:
+	$(HOST) run -m dev.export_prompts
 
 test:
 	$(HOST) run -m pytest $(TESTS) -m "not full" $(WORKERS) $(ARGS)

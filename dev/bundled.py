@@ -1,8 +1,7 @@
-"""The workflows that the pack ships, made ready for small models: what the demo and the live and browser tests start from."""
+"""The workflows that the pack ships, in UI format and as exported prompts: what the demo and the live and browser tests start from."""
 
 from __future__ import annotations
 
-import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -10,12 +9,13 @@ from typing import Any
 from PIL import Image, ImageDraw
 
 from dev.host import ROOT
-from dev.stand_ins.swap import swap_workflow
+from dev.stand_ins.swap import swap_prompt
 
 Json = dict[str, Any]
 
 FOLDER = ROOT / "workflows"
 BLUEPRINTS = ROOT / "subgraphs"
+PROMPTS = ROOT / "tests" / "prompts"
 FAMILIES = {"sdxl": "SDXL", "sd15": "SD1.5", "flux": "Flux", "mini": "SD1.5"}
 # What the workflows' Load Image nodes name: ComfyUI ships a picture of this name.
 EXAMPLE = "example.png"
@@ -27,6 +27,11 @@ def names() -> list[str]:
 
 def read(name: str) -> Json:
     return json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def prompt(name: str) -> Json:
+    """A workflow in API format, with the seeds and settings that it saves: what the frontend gave when `make prompts` ran last."""
+    return json.loads((PROMPTS / f"{name}.json").read_text(encoding="utf-8"))
 
 
 def family(name: str) -> str:
@@ -43,18 +48,17 @@ def is_mini(name: str) -> bool:
 
 
 def on_stand_ins(name: str) -> Json:
-    """A workflow whose loaders are stand-ins and which is otherwise as it is shipped."""
-    return swap_workflow(read(name), family(name))
+    """The prompt of a workflow with stand-ins as its loaders, otherwise as it is shipped."""
+    return swap_prompt(prompt(name), family(name))
 
 
-def shrunk(prompt: Json, width: int, height: int, steps: int) -> Json:
-    """A prompt for a small picture and few steps, otherwise the same. What comes through a link stays."""
-    small = copy.deepcopy(prompt)
-    for node in small.values():
-        for key, value in (("width", width), ("height", height), ("steps", steps)):
-            if isinstance(node["inputs"].get(key), int):
-                node["inputs"][key] = value
-    return small
+def name_models(folder: Path) -> None:
+    """Writes empty files under the names of the workflows' models: the frontend complains of what is missing."""
+    for name in names():
+        for model in (model for node in read(name)["nodes"] for model in node["properties"].get("models", [])):
+            path = folder / model["directory"] / model["name"]
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
 
 
 def draw_cut_out(path: Path, width: int, height: int) -> Path:

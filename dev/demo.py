@@ -23,8 +23,8 @@ from PIL import Image
 
 from dev import bundled
 from dev import host as hosts
+from dev.prompts import set_widgets
 from dev.server import PACKS, ComfyServer, ServerError, WorkflowError, stage
-from dev.workflow import to_prompt
 
 Json = dict[str, Any]
 
@@ -77,7 +77,7 @@ def run(host: hosts.Host, checkpoint: Path | None, text: str | None) -> None:
 
 def paint(server: ComfyServer, name: str, checkpoint: Path | None, text: str | None) -> None:
     """Runs a workflow and keeps what it writes."""
-    prompt = to_prompt(bundled.read(name), server.object_info())
+    prompt = bundled.prompt(name)
     prepare(prompt, checkpoint, text)
     print(f"\nRunning workflows/{name}.json", flush=True)
     progress = Progress({node: entry["_meta"]["title"] for node, entry in prompt.items()})
@@ -99,12 +99,10 @@ def described(path: Path) -> str:
 
 def prepare(prompt: Json, checkpoint: Path | None, text: str | None) -> None:
     """Sets what is asked for in the prompt."""
-    for entry in prompt.values():
-        inputs = entry["inputs"]
-        if entry["class_type"] == "CheckpointLoaderSimple" and checkpoint:
-            inputs["ckpt_name"] = checkpoint.name
-        if entry["class_type"] == "CLIPTextEncode" and entry["_meta"]["title"] == "Prompt" and text:
-            inputs["text"] = text
+    if checkpoint:
+        set_widgets(prompt, "CheckpointLoaderSimple", ckpt_name=checkpoint.name)
+    if text:
+        set_widgets(prompt, "Prompt", text=text)
 
 
 def find_checkpoint(model: str, host: hosts.Host) -> Path:

@@ -44,7 +44,7 @@ def main() -> int:
 
 def draw_all(node_types: Sequence[str]) -> None:
     with staged("help-") as base:
-        name_models(base / "models")
+        bundled.name_models(base / "models")
         bundled.draw_cut_out(base / "input" / bundled.EXAMPLE, 128, 96)
         with ComfyServer(base) as server, Frontend(server.url) as frontend:
             for node_type in node_types:
@@ -54,15 +54,6 @@ def draw_all(node_types: Sequence[str]) -> None:
                     continue
                 path = draw(frontend, node_type, workflow)
                 print(f"{path.relative_to(hosts.ROOT)}: {path.stat().st_size / 1000:.0f} kB", flush=True)
-
-
-def name_models(folder: Path) -> None:
-    """Empty files under the names of the models: what is missing would be framed in red."""
-    for name in bundled.names():
-        for model in (model for node in bundled.read(name)["nodes"] for model in node["properties"].get("models", [])):
-            path = folder / model["directory"] / model["name"]
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.touch()
 
 
 def draw(frontend: Frontend, node_type: str, workflow: Json) -> Path:

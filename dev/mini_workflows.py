@@ -1,7 +1,7 @@
-"""The bundled workflows on the mini models that come with the pack: small pictures that show what each workflow makes.
+"""The prompts of the bundled workflows on the mini models that come with the pack: small pictures that show what each workflow makes.
 
 What stays as it is: the wiring, and all of Diaphane's nodes with their settings. What changes: loaders, words, sizes and the sampler's
-settings; LoRA and ControlNet are bypassed, since there are none for the mini models.
+settings; LoRA and ControlNet are left out, since there are none for the mini models.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import torch
 from PIL import Image
 
 from dev import bundled
-from dev.stand_ins.swap import STAND_INS, swap_workflow
-from dev.workflow import BYPASSED, graphs
+from dev.prompts import set_widgets
+from dev.stand_ins.swap import swap_prompt
 from training.data.colours import COLOURS
 from training.data.scenes import MEADOW, draw_scenes, paint_scenes
 from training.data.shapes import SHAPES
@@ -24,7 +24,8 @@ Json = dict[str, Any]
 
 SIDE, SEED = 128, 7
 SAMPLER = {"steps": 20, "cfg": 2.5, "sampler_name": "dpmpp_2m", "scheduler": "normal"}
-WITHOUT = ("LoraLoader", "ControlNetApplyAdvanced")
+# What is left out: the inputs that its outputs are replaced by.
+WITHOUT = {"LoraLoader": ("model", "clip"), "ControlNetApplyAdvanced": ("positive", "negative")}
 
 # SDXL's ways in two stages have no mini weights; SD1.5's workflows make the same layers at once.
 SAME_LAYERS = {
@@ -42,7 +43,7 @@ PICTURES = {
     "transparent_controlnet_sdxl": CUT_OUT,
 }
 
-# By the titles of the nodes; every other prompt is empty.
+# By the titles of the nodes, or by their ids where titles repeat; every other prompt is empty.
 WORDS: dict[str, dict[str, str]] = {
     "background_to_foreground_sd15": {"Prompt": "a red heart on a green meadow"},
     "batch_assets_sdxl": {
@@ -55,9 +56,9 @@ WORDS: dict[str, dict[str, str]] = {
     "foreground_to_background_sd15": {"Prompt": "a yellow star on a night sky"},
     "iterative_layers_sd15": {
         "Prompt: background": "a green meadow",
-        "Add layer: Tent": "an orange triangle on a green meadow",
-        "Add layer: Fox": "a red heart on a green meadow",
-        "Add layer: Smoke": "a glowing white circle on a green meadow",
+        "10:17": "an orange triangle on a green meadow",
+        "11:17": "a red heart on a green meadow",
+        "12:17": "a glowing white circle on a green meadow",
     },
     "joint_layers_sd15": {
         "Prompt: foreground": "a purple flower",
@@ -75,41 +76,35 @@ WORDS: dict[str, dict[str, str]] = {
 
 
 def on_mini(name: str) -> Json:
-    """A bundled workflow with the mini models in place of its own. Load Image names one of the pictures that `draw_inputs` writes."""
+    """The prompt of a bundled workflow with the mini models in place of its own. Load Image names a picture that `draw_inputs` writes."""
     name = SAME_LAYERS.get(name, name)
-    workflow = bundled.read(name)
-    if bundled.is_mini(name):
-        return workflow
-    swapped = swap_workflow(workflow, bundled.family(name))  # for what it loads beside the checkpoint
-    words = WORDS[name]
-    for node in (node for graph in graphs(swapped) for node in graph["nodes"]):
-        title = node.get("title", "")
-        if node["type"] == STAND_INS["CheckpointLoaderSimple"]:
-            node |= {"type": "DiaphaneMini", "widgets_values": []}
-        elif node["type"] in WITHOUT:
-            node["mode"] = BYPASSED
-        elif node["type"] == "EmptySD3LatentImage":  # of sixteen channels
-            node["type"] = "EmptyLatentImage"
-        elif node["type"] == "LoadImage":
-            node["widgets_values"][0] = f"{PICTURES[name]}.png"
-        elif title.startswith("Add layer"):
-            node["widgets_values"][:2] = [words[title], ""]
-        elif node["type"] in ("CLIPTextEncode", "PrimitiveString"):
-            node["widgets_values"] = [words.get(title, "")]
-    return swapped
-
-
-def sized(prompt: Json, name: str) -> Json:
-    """A prompt of one of these workflows, at the size and with the sampler's settings that suit the mini models."""
+    prompt = bundled.prompt(name)
     if bundled.is_mini(name):
         return prompt
-    small = bundled.shrunk(prompt, SIDE, SIDE, SAMPLER["steps"])
-    for node in small.values():
-        if node["class_type"] == "KSampler":
-            node["inputs"] |= SAMPLER
-        elif node["class_type"] == "ImageGrid":
-            node["inputs"] |= {"cell_width": SIDE, "cell_height": SIDE}
-    return small
+    for node_id, node in list(prompt.items()):
+        if node["class_type"] == "CheckpointLoaderSimple":
+            node |= {"class_type": "DiaphaneMini", "inputs": {}}
+        elif node["class_type"] == "EmptySD3LatentImage":  # of sixteen channels
+            node["class_type"] = "EmptyLatentImage"
+        elif node["class_type"] in WITHOUT:
+            _leave_out(prompt, node_id)
+    if name in PICTURES:
+        set_widgets(prompt, "LoadImage", image=f"{PICTURES[name]}.png")
+    set_widgets(prompt, "CLIPTextEncode", text="")
+    for nodes, words in WORDS[name].items():
+        set_widgets(prompt, nodes, text=words, value=words)
+    set_widgets(prompt, width=SIDE, height=SIDE, cell_width=SIDE, cell_height=SIDE)
+    set_widgets(prompt, "KSampler", **SAMPLER)
+    return swap_prompt(prompt, bundled.family(name))  # for what it loads beside the checkpoint
+
+
+def _leave_out(prompt: Json, node_id: str) -> None:
+    """Removes a node and connects what it was given to what it gave."""
+    node = prompt.pop(node_id)
+    for other in prompt.values():
+        for key, value in other["inputs"].items():
+            if isinstance(value, list) and value[0] == node_id:
+                other["inputs"][key] = node["inputs"][WITHOUT[node["class_type"]][value[1]]]
 
 
 def draw_inputs(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""Prompts in API format, written as Python: what live tests queue."""
+"""Prompts in API format: written as Python, which is what live tests queue, and other values for their widgets."""
 
 from __future__ import annotations
 
@@ -11,6 +11,14 @@ PROMPT = "a glass bottle"
 
 def node(class_type: str, **inputs: Any) -> Json:
     return {"class_type": class_type, "inputs": inputs}
+
+
+def set_widgets(prompt: Json, nodes: str | None = None, **values: Any) -> None:
+    """Sets widgets of the nodes with this id, class or title (None: of all nodes) that have them. What comes through a link stays."""
+    for node_id, entry in prompt.items():
+        if nodes is None or nodes in (node_id, entry["class_type"], entry.get("_meta", {}).get("title")):
+            inputs = entry["inputs"]
+            inputs |= {key: value for key, value in values.items() if key in inputs and not isinstance(inputs[key], list)}
 
 
 def loader(family: str) -> Json:

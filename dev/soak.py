@@ -25,9 +25,8 @@ from PIL import Image
 
 from dev import bundled
 from dev.host import HostError
-from dev.prompts import loader, node
+from dev.prompts import loader, node, set_widgets
 from dev.server import ComfyServer, ServerError, WorkflowError, WorkflowInterrupted, staged
-from dev.workflow import to_prompt
 
 Json = dict[str, Any]
 
@@ -121,7 +120,6 @@ class Soak:
 
     def __init__(self, server: ComfyServer):
         self.server = server
-        self.info = server.object_info()
         self.outcome = Outcome()
         self._first: dict[Case, dict[str, np.ndarray]] = {}
         self._weights: dict[str, str] = {}
@@ -173,8 +171,8 @@ class Soak:
         self.outcome.wrong.append(f"{case}: prompt {len(self.outcome.resident) + 1} ran to its end in spite of an interrupt")
 
     def _prompt(self, case: Case, steps: int) -> Json:
-        workflow = to_prompt(bundled.on_stand_ins(case.workflow), self.info)
-        prompt = bundled.shrunk(workflow, case.width, case.height, steps)
+        prompt = bundled.on_stand_ins(case.workflow)
+        set_widgets(prompt, width=case.width, height=case.height, steps=steps)
         samplers = [name for name, entry in prompt.items() if "latent_image" in entry["inputs"]]
         for name in samplers:
             inputs = prompt[name]["inputs"]

@@ -22,7 +22,6 @@ from PIL import Image, ImageChops, ImageDraw, ImageOps
 from dev import bundled, mini_workflows
 from dev import host as hosts
 from dev.server import ComfyServer, ServerError, WorkflowError, staged
-from dev.workflow import to_prompt
 
 Json = dict[str, Any]
 
@@ -93,10 +92,7 @@ def prepare(base: Path, models: str, host: hosts.Host) -> list[str]:
 
 def results(server: ComfyServer, name: str, models: str) -> list[Image.Image]:
     """The first few different pictures that a workflow saves, in the order of its nodes."""
-    if models == MINI:
-        prompt = mini_workflows.sized(to_prompt(mini_workflows.on_mini(name), server.object_info()), name)
-    else:
-        prompt = to_prompt(bundled.read(name), server.object_info())
+    prompt = mini_workflows.on_mini(name) if models == MINI else bundled.prompt(name)
     written = [path for path in server.outputs(server.queue(prompt, timeout=24 * 3600)) if path.parent.name == "output"]
     pictures = [ImageOps.exif_transpose(Image.open(path)).convert("RGBA") for path in written]
     different: list[Image.Image] = []

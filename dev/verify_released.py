@@ -26,7 +26,6 @@ from dev import host as hosts
 from dev.server import PACKS, ComfyServer, ServerError, WorkflowError, stage, staged
 from dev.stand_ins.swap import swap_prompt
 from dev.steps import sha256_of
-from dev.workflow import to_prompt
 from lib_layerdiffuse.errors import DiaphaneError
 from lib_layerdiffuse.pixels.backdrop import over_backdrop
 from lib_layerdiffuse.pixels.coverage import coverage
@@ -94,9 +93,10 @@ def verify(server: ComfyServer, workflow: str, checkpoint: Path | None) -> None:
     """Runs the recipes of a workflow and says what came of them; without a checkpoint on stand-ins, small."""
     family = bundled.family(workflow)
     for method in METHODS[workflow]:
-        prompt = recipe(to_prompt(bundled.read(workflow), server.object_info()), family, method)
+        prompt = recipe(bundled.prompt(workflow), family, method)
         if checkpoint is None:
-            prompt = bundled.shrunk(swap_prompt(prompt, family), SMALL, SMALL, 2)
+            prompt = swap_prompt(prompt, family)
+            prompts.set_widgets(prompt, width=SMALL, height=SMALL, steps=2)
         demo.prepare(prompt, checkpoint, TEXT)
         print(f"\n{family}, {method}", flush=True)
         memory = Memory(server)

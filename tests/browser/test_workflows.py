@@ -1,18 +1,23 @@
-"""The real frontend shows every bundled workflow, saves it unchanged, converts it as dev/workflow.py does, and runs it."""
+"""The real frontend shows every bundled workflow, saves it unchanged, gives the prompt that tests/prompts has of it, and runs it."""
 
 # pyright: reportMissingImports=false
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from dev import bundled
+from dev import bundled, export_prompts
 from dev.frontend import Frontend, FrontendError
+from dev.prompts import set_widgets
 from dev.server import ComfyServer
-from dev.workflow import graphs, to_prompt
+from dev.stand_ins.swap import swap_prompt
 from tests.browser.conftest import BOTH_RENDERERS
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Route
 
 pytestmark = pytest.mark.browser
 
@@ -21,7 +26,13 @@ Json = dict[str, Any]
 WIDTH, HEIGHT = 192, 128
 # One of each family of nodes; the others are run by `make test-full`.
 QUICK = {"transparent_sdxl", "joint_layers_sd15"}
+PROMPT_ROUTE = "**/api/prompt"
 MESSAGE = "start and end have to be between 0 and 1, start not after end; got start 0.8 and end 0.2."
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _models(server: ComfyServer) -> None:
+    bundled.name_models(server.base_directory / "models")
 
 
 @BOTH_RENDERERS
@@ -37,11 +48,14 @@ def test_loads_and_saves_unchanged(frontend: Frontend, renderer: str, name: str)
     assert _kept(frontend.saved(), ignored) == _kept(workflow, ignored)
 
 
-@pytest.mark.parametrize("name", bundled.names())
-def test_converts_as_this_projects_own_converter(frontend: Frontend, server: ComfyServer, name: str) -> None:
-    workflow = bundled.read(name)
-    frontend.load(workflow, name)
-    assert frontend.prompt() == to_prompt(workflow, server.object_info())
+@pytest.mark.parametrize("name", export_prompts.sources())
+def test_exported_prompt_is_up_to_date(frontend: Frontend, name: str) -> None:
+    given = export_prompts.export(frontend, export_prompts.sources()[name])
+    assert given == bundled.prompt(name), f"tests/prompts/{name}.json is stale: run `make prompts`."
+
+
+def test_exported_prompts_are_of_workflows_that_exist() -> None:
+    assert {path.stem for path in bundled.PROMPTS.iterdir()} == export_prompts.sources().keys(), "Run `make prompts`, delete what is left."
 
 
 @pytest.mark.parametrize("name", bundled.names())
@@ -57,9 +71,8 @@ def test_nodes_do_not_overlap(frontend: Frontend, name: str) -> None:
 @BOTH_RENDERERS
 @pytest.mark.parametrize("name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.full) for name in bundled.names()])
 def test_runs_by_the_run_button_and_shows_its_pictures(frontend: Frontend, tmp_path: Path, name: str) -> None:
-    workflow = small(name)
-    frontend.load(workflow, name)
-    frontend.queue()
+    workflow = bundled.read(name)
+    run_small(frontend, workflow, name)
     pictures = frontend.pictures()
     shown = {str(node["id"]) for node in workflow["nodes"] if node["type"] in ("SaveImage", "DiaphanePreview")}
     assert shown <= set(pictures), f"no picture at {sorted(shown - set(pictures))}"
@@ -70,33 +83,38 @@ def test_runs_by_the_run_button_and_shows_its_pictures(frontend: Frontend, tmp_p
 
 
 def test_an_error_is_shown_and_the_next_run_works(frontend: Frontend) -> None:
-    workflow = small("transparent_sdxl")
+    workflow = bundled.read("transparent_sdxl")
     [patch] = [node for node in workflow["nodes"] if node["type"] == "DiaphaneTransparent"]
     right = patch["widgets_values"]
     patch["widgets_values"] = [right[0], right[1], 0.8, 0.2, *right[4:]]
-    frontend.load(workflow)
     with pytest.raises(FrontendError, match="start 0.8 and end 0.2"):
-        frontend.queue()
+        run_small(frontend, workflow, "transparent_sdxl")
     frontend.page.locator("[data-testid=error-overlay]").wait_for()
     frontend.page.locator("[data-testid=error-overlay-see-errors]").click()
     frontend.page.get_by_text(MESSAGE).first.wait_for()
 
     patch["widgets_values"] = right
-    frontend.load(workflow)
-    frontend.queue()
+    run_small(frontend, workflow, "transparent_sdxl")
     assert frontend.page.locator("[data-testid=error-overlay]:visible").count() == 0
 
 
-def small(name: str) -> Json:
-    """A workflow on stand-ins for a small picture and few steps."""
-    workflow = bundled.on_stand_ins(name)
-    for graph in graphs(workflow):
-        for node in graph["nodes"]:
-            if node["type"] in ("EmptyLatentImage", "EmptySD3LatentImage", "DiaphaneEmptyLayers"):
-                node["widgets_values"][:2] = [WIDTH, HEIGHT]
-            if node["type"] == "KSampler":
-                node["widgets_values"][2] = 2
-    return workflow
+def run_small(frontend: Frontend, workflow: Json, name: str) -> None:
+    """Opens a workflow and presses Run. What the frontend sends arrives with stand-ins, for a small picture and few steps."""
+
+    def swap(route: Route) -> None:
+        if route.request.method != "POST":
+            return route.continue_()
+        sent = route.request.post_data_json
+        prompt = swap_prompt(sent["prompt"], bundled.family(name))
+        set_widgets(prompt, width=WIDTH, height=HEIGHT, steps=2)
+        return route.continue_(post_data=json.dumps({**sent, "prompt": prompt}))
+
+    frontend.load(workflow, name)
+    frontend.page.route(PROMPT_ROUTE, swap)
+    try:
+        frontend.queue()
+    finally:
+        frontend.page.unroute(PROMPT_ROUTE, swap)
 
 
 def _kept(workflow: Json, ignored: tuple[str, ...]) -> Json:

@@ -15,10 +15,8 @@ from psd_tools import PSDImage
 from psd_tools.constants import Resource
 
 from dev import bundled
-from dev.prompts import Json, node, save
+from dev.prompts import Json, loader, node, save, set_widgets
 from dev.server import ComfyServer
-from dev.stand_ins.swap import swap_workflow
-from dev.workflow import to_prompt
 
 pytestmark = pytest.mark.live
 
@@ -92,12 +90,7 @@ def test_the_host_offers_the_blueprints(server: ComfyServer, name: str) -> None:
 
 @pytest.mark.parametrize("name", BLUEPRINTS)
 def test_ten_layers_are_ten_boxes(server: ComfyServer, name: str) -> None:
-    graph = ten_boxes(name)
-    prompt = to_prompt(swap_workflow(graph, BLUEPRINTS[name]), server.object_info())
-    for entry in prompt.values():
-        entry["inputs"].update({"steps": 1} if "steps" in entry["inputs"] else {})
-    history = server.queue(prompt, workflow=graph)
-    paths = by_prefix(server.outputs(history))
+    paths = by_prefix(server.outputs(server.queue(ten_boxes(name))))
     document = PSDImage.open(paths["ten"])
     assert [layer.name for layer in document] == ["Background", *map(str, range(10))]
     assert differences(np.array(document.topil().convert("RGB")), picture(paths["scene9"])).max() <= 1
@@ -120,38 +113,31 @@ def area_mask() -> np.ndarray:
 
 
 def ten_boxes(name: str) -> Json:
-    """A checkpoint, a plain ground, ten boxes in a row, every other one confined to an area, and savers for all that comes out."""
-    graph = blueprint(name)
-    box = graph["nodes"][0]
-    nodes: list[Json] = []
-    links: list[list[Any]] = []
-
-    def add(kind: str, values: list[Any], inputs: list[Json], outputs: list[str]) -> Json:
-        made = {"id": len(nodes) + 1, "type": kind, "pos": [0, 0], "size": [200, 100], "flags": {}, "order": 0, "mode": 0}
-        made |= {"inputs": inputs, "outputs": [{"name": kind, "type": kind, "links": []} for kind in outputs], "properties": {}}
-        nodes.append({**made, "widgets_values": values})
-        return nodes[-1]
-
-    def socket(name: str, kind: str, source: Json, slot: int) -> Json:
-        links.append([len(links) + 1, source["id"], slot, 0, 0, kind])
-        return {"name": name, "type": kind, "link": len(links)}
-
-    checkpoint = add("CheckpointLoaderSimple", ["any.safetensors"], [], ["MODEL", "CLIP", "VAE"])
-    ground = add("EmptyImage", [*SIZE, 1, 0x8090A0], [], ["IMAGE"])
-    inside = add("SolidMask", [1.0, 48, 64], [], ["MASK"])
-    outside = add("SolidMask", [0.0, *SIZE], [], ["MASK"])
-    area = [socket("destination", "MASK", outside, 0), socket("source", "MASK", inside, 0)]
-    mask = add("MaskComposite", [16, 32, "add"], area, ["MASK"])
-    add("SaveImage", ["ground"], [socket("images", "IMAGE", ground, 0)], [])
-    before, slot = ground, 0
+    """A blueprint ten times in a row on a plain ground, every other one confined to an area, and savers for all that comes out."""
+    exported = bundled.prompt(name)
+    models, ground, area, layer, scene, layers = (node_id for node_id in exported if ":" not in node_id)
+    prompt = {
+        models: loader(BLUEPRINTS[name]),
+        ground: node("EmptyImage", width=SIZE[0], height=SIZE[1], batch_size=1, color=0x8090A0),
+        "inside": node("SolidMask", value=1.0, width=48, height=64),
+        "outside": node("SolidMask", value=0.0, width=SIZE[0], height=SIZE[1]),
+        area: node("MaskComposite", destination=["outside", 0], source=["inside", 0], x=16, y=32, operation="add"),
+        "ground": save([ground, 0], "ground"),
+    }
+    before = [ground, 0]
     for index in range(10):
-        inputs = [socket(kind.lower(), kind, checkpoint, at) for at, kind in enumerate(("MODEL", "CLIP", "VAE"))]
-        inputs.append(socket("so_far", "IMAGE,DIAPHANE_LAYERS", before, slot))
-        if index % 2:
-            inputs.append(socket("area", "MASK", mask, 0))
-        values = [*box["widgets_values"][:-2], str(index), index]
-        before, slot = add(box["type"], values, inputs, ["IMAGE", "IMAGE", "DIAPHANE_LAYERS"]), 2
-        add("SaveImage", [f"layer{index}"], [socket("images", "IMAGE", before, 0)], [])
-        add("SaveImage", [f"scene{index}"], [socket("images", "IMAGE", before, 1)], [])
-    add("DiaphaneSaveLayers", ["ten", "PSD", ""], [socket("layers.layer0", "IMAGE,DIAPHANE_LAYERS", before, slot)], [])
-    return {**graph, "nodes": nodes, "links": links}
+        copied = json.loads(json.dumps(exported).replace('"1:', f'"{index}:'))
+        box = {node_id: entry for node_id, entry in copied.items() if ":" in node_id}
+        for entry in box.values():
+            entry["inputs"].update({key: before for key, value in entry["inputs"].items() if value == [ground, 0]})
+            if not index % 2:
+                entry["inputs"].pop("area", None)
+        set_widgets(box, name=str(index), seed=index, steps=1)
+        prompt |= {
+            **box,
+            f"layer{index}": save(copied[layer]["inputs"]["images"], f"layer{index}"),
+            f"scene{index}": save(copied[scene]["inputs"]["images"], f"scene{index}"),
+        }
+        before = copied[layers]["inputs"]["layers.layer0"]
+    prompt["ten"] = node("DiaphaneSaveLayers", filename_prefix="ten", format="PSD", names="", **{"layers.layer0": before})
+    return prompt

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,15 +12,14 @@ import pytest
 from PIL import Image
 
 from dev import bundled
+from dev.prompts import set_widgets
 from dev.server import ComfyServer
-from dev.stand_ins.swap import swap_workflow
-from dev.workflow import to_prompt
 
 pytestmark = pytest.mark.live
 
 Json = dict[str, Any]
 
-WORKFLOWS = {path.stem: path for path in sorted((Path(__file__).parents[1] / "older_pack").glob("*.json"))}
+WORKFLOWS = sorted(path.stem for path in (Path(__file__).parents[1] / "older_pack").glob("*.json"))
 PREFIX = "LayeredDiffusion"
 WIDTH, HEIGHT, STEPS = 192, 128, 2
 
@@ -29,10 +27,10 @@ METHODS = {"SDXL, Conv Injection": "conv"}
 FAMILIES = {"SD15": "SD1.5", "SDXL": "SDXL"}
 
 
-def old_prompt(server: ComfyServer, name: str) -> Json:
-    family = bundled.FAMILIES[name.rpartition("_")[2]]
-    workflow = swap_workflow(json.loads(WORKFLOWS[name].read_text(encoding="utf-8")), family)
-    return bundled.shrunk(to_prompt(workflow, server.object_info()), WIDTH, HEIGHT, STEPS)
+def old_prompt(name: str) -> Json:
+    prompt = bundled.on_stand_ins(name)
+    set_widgets(prompt, width=WIDTH, height=HEIGHT, steps=STEPS)
+    return prompt
 
 
 def pictures(server: ComfyServer, prompt: Json) -> dict[str, Image.Image]:
@@ -47,7 +45,7 @@ def pictures(server: ComfyServer, prompt: Json) -> dict[str, Image.Image]:
 @pytest.mark.parametrize("name", WORKFLOWS)
 def test_gives_what_the_new_nodes_give(server: ComfyServer, name: str) -> None:
     bundled.draw_cut_out(server.base_directory / "input" / bundled.EXAMPLE, WIDTH, HEIGHT)
-    old = old_prompt(server, name)
+    old = old_prompt(name)
     new = renewed(old)
     assert not [node for node in new.values() if node["class_type"].startswith(PREFIX)]
     actual, expected = pictures(server, old), pictures(server, new)
@@ -61,7 +59,7 @@ def test_gives_what_the_new_nodes_give(server: ComfyServer, name: str) -> None:
 
 
 def test_all_eight_are_used_and_one_is_transparent_in_each_way(server: ComfyServer) -> None:
-    used = {node["class_type"] for name in WORKFLOWS for node in old_prompt(server, name).values()}
+    used = {node["class_type"] for name in WORKFLOWS for node in old_prompt(name).values()}
     known = {node_id for node_id in server.object_info() if node_id.startswith(PREFIX)}
     assert {node_id for node_id in used if node_id.startswith(PREFIX)} == known
     assert len(known) == 8

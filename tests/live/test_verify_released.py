@@ -16,7 +16,6 @@ from safetensors.torch import save_file
 from dev import host as hosts
 from dev import verify_released
 from dev.server import ComfyServer
-from dev.workflow import to_prompt
 from lib_layerdiffuse.weights.catalogue import Family, Role, WeightFile
 
 pytestmark = pytest.mark.live
@@ -46,14 +45,14 @@ def test_dry_run_reports_every_recipe(tmp_path: Path, monkeypatch: pytest.Monkey
             assert (picture.mode, picture.size) == ("RGB", (128, 64))
 
 
-def test_the_recipes_are_those_of_the_authors(server: ComfyServer) -> None:
+def test_the_recipes_are_those_of_the_authors() -> None:
     settings = {
         "transparent_sdxl": (1024, 20, 5.0, "dpmpp_2m_sde", "karras"),
         "transparent_sd15": (512, 20, 7.0, "dpmpp_2m_sde", "karras"),
         "transparent_flux": (1024, 50, 1.0, "euler", "simple"),
     }
     for workflow, expected in settings.items():
-        prompt = verify_released.recipe(to_prompt(verify_released.bundled.read(workflow), server.object_info()), "SDXL", "attention")
+        prompt = verify_released.recipe(verify_released.bundled.prompt(workflow), "SDXL", "attention")
         verify_released.demo.prepare(prompt, Path("checkpoint.safetensors"), verify_released.TEXT)
         inputs = {entry["class_type"]: entry["inputs"] for entry in prompt.values()}
         [empty] = [entry["inputs"] for entry in prompt.values() if "width" in entry["inputs"]]

@@ -1,4 +1,4 @@
-"""Every bundled workflow runs on stand-in models, from its file as the frontend saved it, and gives the pictures that it promises."""
+"""Every bundled workflow runs on stand-in models, as the frontend would send it, and gives the pictures that it promises."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from dev import bundled
+from dev.prompts import set_widgets
 from dev.server import ComfyServer
-from dev.workflow import to_prompt
 
 pytestmark = pytest.mark.live
 
@@ -83,9 +83,9 @@ def test_says_where_its_models_come_from_and_what_matters(name: str) -> None:
 @pytest.mark.parametrize("name", bundled.names())
 def test_runs_and_saves_what_it_promises(server: ComfyServer, name: str) -> None:
     log_start = server.log.stat().st_size
-    workflow = bundled.on_stand_ins(name)
-    prompt = bundled.shrunk(to_prompt(workflow, server.object_info()), WIDTH, HEIGHT, STEPS)
-    images = server.outputs(server.queue(prompt, workflow=workflow))
+    prompt = bundled.on_stand_ins(name)
+    set_widgets(prompt, width=WIDTH, height=HEIGHT, steps=STEPS)
+    images = server.outputs(server.queue(prompt, workflow=bundled.read(name)))
 
     saved = {re.sub(r"_\d{5}_$", "", path.stem): path for path in images if "output" in path.parts}
     assert saved.keys() == SAVES[name].keys()
