@@ -54,10 +54,6 @@ def test_exported_prompt_is_up_to_date(frontend: Frontend, name: str) -> None:
     assert given == bundled.prompt(name), f"tests/prompts/{name}.json is stale: run `make prompts`."
 
 
-def test_exported_prompts_are_of_workflows_that_exist() -> None:
-    assert {path.stem for path in bundled.PROMPTS.iterdir()} == export_prompts.sources().keys(), "Run `make prompts`, delete what is left."
-
-
 @pytest.mark.parametrize("name", bundled.names())
 def test_nodes_do_not_overlap(frontend: Frontend, name: str) -> None:
     frontend.load(bundled.read(name), name)

@@ -1,4 +1,4 @@
-"""The bundled workflows read from left to right, and their notes say where the models come from and go."""
+"""The bundled workflows read from left to right, their notes say where the models come from and go, and each has its exported prompt."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from dev import bundled
+from dev import bundled, export_prompts
 
 Json = dict[str, Any]
 
@@ -49,3 +49,7 @@ def test_the_note_links_the_models_and_names_their_folders(name: str) -> None:
     text = note["widgets_values"][0]
     for model in (model for node in workflow["nodes"] for model in node["properties"].get("models", [])):
         assert f"[{model['name']}]({model['url']}) in `models/{model['directory']}`" in text
+
+
+def test_each_has_an_exported_prompt() -> None:
+    assert {path.stem for path in bundled.PROMPTS.iterdir()} == export_prompts.sources().keys(), "Run `make prompts`, delete what is left."
