@@ -100,7 +100,7 @@ def run_small(frontend: Frontend, workflow: Json, name: str) -> None:
     def swap(route: Route) -> None:
         if route.request.method != "POST":
             return route.continue_()
-        sent = route.request.post_data_json
+        sent = json.loads(route.request.post_data or "")
         prompt = swap_prompt(sent["prompt"], bundled.family(name))
         set_widgets(prompt, width=WIDTH, height=HEIGHT, steps=2)
         return route.continue_(post_data=json.dumps({**sent, "prompt": prompt}))
