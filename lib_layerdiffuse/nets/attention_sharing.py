@@ -3,6 +3,8 @@
 The batch is N sets of F consecutive frames: row i is frame i % F. Each of the UNet's attention modules has a unit here, which holds
 the low-rank changes that make a frame what it is, and an attention among the frames of the same place. Units know nothing of the UNet;
 whoever patches one calls them around its attention modules.
+
+In shapes: n sets of f frames, t tokens of c channels, g control maps of m channels.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from typing import cast
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 
 from .linear import in_sequence, side_by_side
@@ -23,19 +26,19 @@ PROJECTIONS = ("q", "k", "v", "out")
 NORM_EPS = 1e-6
 CONTROL_HALVINGS = (2, 4, 6)  # convolutions of the control encoder's first part that halve the picture
 
-# (q, k, v [B, T, C], heads) -> [B, T, C]
+# (q, k, v [b, t, c], heads) -> [b, t, c]
 Attention = Callable[[Tensor, Tensor, Tensor, int], Tensor]
 Shapes = Mapping[str, tuple[int, ...]]
 
 
 def plain_attention(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
     """Scaled dot-product attention in plain torch."""
-    q, k, v = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (q, k, v))
-    return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+    q, k, v = (rearrange(x, "b t (heads c) -> b heads t c", heads=heads) for x in (q, k, v))
+    return rearrange(F.scaled_dot_product_attention(q, k, v), "b heads t c -> b t (heads c)")
 
 
 class ControlConv(nn.Sequential):
-    """A control map [B, M, h, w] -> what it adds to an attention module's input [B, C, h, w]."""
+    """A control map [g, m, h, w] -> what it adds to an attention module's input [g, c, h, w]."""
 
     def __init__(self, map_width: int, hidden: int, width: int, ops: Operations, **factory):
         super().__init__(ops.Conv2d(map_width, hidden, 3, padding=1, **factory), nn.SiLU(), ops.Conv2d(hidden, width, 1, **factory))
@@ -69,27 +72,28 @@ class SharingUnit(nn.Module):
             self.control_convs = nn.ModuleList([ControlConv(map_width, hidden, width, ops, **factory) for _ in range(frames)])
 
     def change(self, projection: str, x: Tensor) -> Tensor:
-        """What each frame's own weights add to a projection: [N F, T, C] -> [N F, T, C']."""
+        """What each frame's own weights add to a projection: [(n f), t, c] -> [(n f), t, c']."""
         layers = getattr(self, f"to_{projection}_lora")
         if self.frames == 1:
             return layers[0](x)
-        return torch.stack([layer(x[frame :: self.frames]) for frame, layer in enumerate(layers)], dim=1).flatten(0, 1)
+        rows = rearrange(x, "(n f) t c -> f n t c", f=self.frames)
+        added = torch.stack([layer(rows[frame]) for frame, layer in enumerate(layers)], dim=1)
+        return rearrange(added, "n f t c -> (n f) t c")
 
     def control(self, signal: Tensor) -> Tensor:
-        """Control maps [G, M, h, w] -> what they add to the module's input, frame by frame: [G, F, h w, C]."""
+        """Control maps [g, m, h, w] -> what they add to the module's input, frame by frame: [g, f, (h w), c]."""
         assert self.control_convs is not None
-        return torch.stack([conv(signal) for conv in self.control_convs], dim=1).flatten(3).transpose(2, 3)  # GFCHW -> GF(HW)C
+        return rearrange(torch.stack([conv(signal) for conv in self.control_convs]), "f g c h w -> g f (h w) c")
 
     def temporal(self, x: Tensor, heads: int, attention: Attention = plain_attention) -> Tensor:
-        """Attention among the frames of the same place: [N F, T, C] -> what it adds, [N F, T, C]."""
-        rows, tokens, width = x.shape
+        """Attention among the frames of the same place: [(n f), t, c] -> what it adds, [(n f), t, c]."""
+        tokens = x.shape[1]
         x = self.temporal_n(x)
         if self.frames == 1:  # one frame attends to itself alone
             return self.temporal_fused(x) if self.temporal_fused is not None else self.temporal_o(self.temporal_v(self.temporal_i(x)))
         # Linear layers take the batch as it lies: on rows of a few frames each they would be many small products.
-        q, k, v = (y.unflatten(0, (-1, self.frames)).transpose(1, 2).flatten(0, 1) for y in self._temporal_inputs(x))  # (N F)TC -> (N T)FC
-        x = attention(q, k, v, heads).unflatten(0, (-1, tokens)).transpose(1, 2).reshape(rows, tokens, width)
-        return self.temporal_o(x)
+        q, k, v = (rearrange(y, "(n f) t c -> (n t) f c", f=self.frames) for y in self._temporal_inputs(x))
+        return self.temporal_o(rearrange(attention(q, k, v, heads), "(n t) f c -> (n f) t c", t=tokens))
 
     def _temporal_inputs(self, x: Tensor) -> list[Tensor]:
         """Query, key and value."""
@@ -123,7 +127,7 @@ class SharingUnit(nn.Module):
 
 
 class ControlEncoder(nn.Module):
-    """The given layer's picture [B, 3, H, W] in [-1, 1] -> control maps at 1/8, 1/16, 1/32 and 1/64."""
+    """The given layer's picture [g, 3, H, W] in [-1, 1] -> control maps [g, m, h, w] at 1/8, 1/16, 1/32 and 1/64."""
 
     def __init__(self, prefix: str, shapes: Shapes, ops: Operations, **factory):
         super().__init__()

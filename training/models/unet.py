@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 
 from lib_layerdiffuse.nets.attention_sharing import AttentionSharing, SharingUnit
@@ -108,7 +109,7 @@ class CrossAttention(nn.Module):
 
     def shared(self, x: Tensor, context: Tensor | None, unit: SharingUnit, control: Tensor | None) -> Tensor:
         """With the frames' own weights and attention among them (FACTS section 6); context None: self-attention."""
-        signal = None if control is None else unit.control(control).flatten(0, 1)  # GFTC -> BTC
+        signal = None if control is None else rearrange(unit.control(control), "n f t c -> (n f) t c")
         h = x if signal is None else x + signal
         context = h if context is None else context
         q, k, v = (
@@ -166,12 +167,13 @@ class SpatialTransformer(nn.Module):
         self.transformer_blocks = nn.ModuleList([TransformerBlock(width, layout) for _ in range(depth)])
 
     def forward(self, x: Tensor, context: Tensor, units: Sequence[SharingUnit] | None, control: Tensor | None) -> Tensor:
-        h, size = self.norm(x), x.shape[2:]
-        h = self.proj_in(h.flatten(2).transpose(1, 2)) if self.linear else self.proj_in(h).flatten(2).transpose(1, 2)  # BCHW -> B(HW)C
+        h = self.norm(x)
+        h = rearrange(h if self.linear else self.proj_in(h), "b c h w -> b (h w) c")
+        h = self.proj_in(h) if self.linear else h
         for block in self.transformer_blocks:
             h = block(h, context, units, control)
-        h = self.proj_out(h).transpose(1, 2) if self.linear else self.proj_out(h.transpose(1, 2).unflatten(2, size)).flatten(2)
-        return x + h.unflatten(2, size)
+        h = rearrange(self.proj_out(h) if self.linear else h, "b (h w) c -> b c h w", h=x.shape[2])
+        return x + (h if self.linear else self.proj_out(h))
 
 
 class Downsample(nn.Module):

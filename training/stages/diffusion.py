@@ -10,6 +10,7 @@ from functools import lru_cache
 from typing import cast
 
 import torch
+from einops import rearrange, repeat
 from torch import Tensor, nn
 
 from lib_layerdiffuse.nets.attention_sharing import AttentionSharing
@@ -66,8 +67,9 @@ class DiffusionObjective(Objective):
         tokens = self.data.tokens[items]
         tokens = torch.where(same, tokens[:, -1:], tokens)
         tokens = torch.where(empty[:, None], torch.tensor([START] + [END] * (LENGTH - 1)), tokens)
-        clean, noise, tokens = (x.flatten(0, 1).to(device) for x in (self.data.latents[items].float(), noise, tokens))  # NF... -> B...
-        t = t.repeat_interleave(frames).to(device)
+        latents = self.data.latents[items].float()
+        clean, noise, tokens = (rearrange(x, "n f ... -> (n f) ...").to(device) for x in (latents, noise, tokens))
+        t = repeat(t, "n -> (n f)", f=frames).to(device)
         control = None if self.data.control is None else self.data.control[items].to(device).float() / 127.5 - 1
 
         encoded = self.text_encoder(tokens)
@@ -76,7 +78,7 @@ class DiffusionObjective(Objective):
         error = (predicted - target(clean, noise, t, self.prediction)).square().mean(dim=(1, 2, 3))
         losses = {"total": error.mean()}
         if frames > 1:
-            losses |= {f"frame_{i}": error[i::frames].mean() for i in range(frames)}
+            losses |= {f"frame_{i}": part.mean() for i, part in enumerate(rearrange(error, "(n f) -> f n", f=frames))}
         return losses
 
     def items(self, draws: Draws) -> Tensor:
