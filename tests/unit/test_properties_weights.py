@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+import runpy
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
@@ -323,10 +324,9 @@ def test_the_fuzz_finds_what_is_hidden() -> None:
         "            if len(b) > 3:\n"
         "                raise RuntimeError\n"
     )
-    scope: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(prefix="lib_layerdiffuse") as folder:
         path = Path(folder) / "hidden.py"
         path.write_text(source)
-        exec(compile(source, str(path), "exec"), scope)
+        scope = runpy.run_path(str(path))
         with pytest.raises(RuntimeError):
             fuzz([b"aaaa"], scope["hidden"], 20_000, seed=3)
