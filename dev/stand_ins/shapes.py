@@ -1,7 +1,7 @@
 """How large the stand-ins are: narrow configurations of the real architectures, and key tables derived from them.
 
 Names are those of the released files and of ComfyUI's models; only widths and ranks differ. Nothing here needs
-ComfyUI, so that weight files can be written without it. Sources: FACTS sections 1 to 4 and 6.
+ComfyUI, so that weight files can be written without it. Sources: docs/facts.md sections 1 to 4 and 6.
 """
 
 from __future__ import annotations

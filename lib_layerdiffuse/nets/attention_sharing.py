@@ -1,4 +1,4 @@
-"""Attention sharing (paper section 3.3): the layers of one picture, side by side in a batch, see each other (FACTS section 6).
+"""Attention sharing (paper section 3.3): the layers of one picture, side by side in a batch, see each other (docs/facts.md section 6).
 
 The batch is N sets of F consecutive frames: row i is frame i % F. Each of the UNet's attention modules has a unit here, which holds
 the low-rank changes that make a frame what it is, and an attention among the frames of the same place. Units know nothing of the UNet;

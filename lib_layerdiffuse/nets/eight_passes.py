@@ -1,7 +1,7 @@
 """From one pass of the transparency decoder to the estimate that artists see.
 
 The decoder is not equivariant: turned or mirrored pictures give slightly different alpha. The published estimate takes the median over
-the eight orientations of the square (FACTS section 3); fewer passes trade a little of that for speed.
+the eight orientations of the square (docs/facts.md section 3); fewer passes trade a little of that for speed.
 """
 
 from __future__ import annotations

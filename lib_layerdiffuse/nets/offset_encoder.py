@@ -10,13 +10,13 @@ from .operations import Operations, filled
 
 HALVING_CONVS = (2, 4, 6)  # three of the nine convolutions have stride 2: the offset is one eighth of the picture
 CONVS = 9
-OFFSET_SCALE = 300.0  # of the authors' reference release (FACTS section 4)
+OFFSET_SCALE = 300.0  # of the authors' reference release (docs/facts.md section 4)
 
 
 class OffsetEncoder(nn.Module):
     """`encoder(image[B, 4, H, W] in [0, 1]) -> offset[B, C, H/8, W/8]`, raw, before any scale.
 
-    The image is alpha and bled RGB in the order of the file: A, R, G, B for SD1.5 and SDXL; R, G, B, A for Flux (FACTS section 4).
+    The image is alpha and bled RGB in the order of the file: A, R, G, B for SD1.5 and SDXL; R, G, B, A for Flux (docs/facts.md section 4).
     H and W are multiples of 8. Widths and latent channels come from the weights.
     """
 

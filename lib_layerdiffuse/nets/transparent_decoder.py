@@ -1,7 +1,7 @@
 """The latent transparency decoder (paper section 3.1): reads alpha and colour back out of a decoded picture and its latent.
 
 A UNet over the picture whose features meet the latent where both have the same size, at one eighth. Layout and key names are those
-of the released files (FACTS section 3); every width, the number of blocks and the latent's channels come from the weights.
+of the released files (docs/facts.md section 3); every width, the number of blocks and the latent's channels come from the weights.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-CHECKER_VALUES = (0.45, 0.55)  # the authors' preview (FACTS section 7)
+CHECKER_VALUES = (0.45, 0.55)  # the authors' preview (docs/facts.md section 7)
 CHECKERBOARD = "checkerboard"
 COLOURS = {
     "white": (1.0, 1.0, 1.0),

@@ -1,4 +1,4 @@
-"""Colour carried under transparent pixels (FACTS section 5).
+"""Colour carried under transparent pixels (docs/facts.md section 5).
 
 Cut-outs have no colour where they are transparent, and whatever stands there instead fringes the edges as soon as the picture is
 resized, encoded or filtered. The method pads colour outwards, over a pyramid of ever coarser averages, before a network sees it.

@@ -79,7 +79,7 @@ def _check_numbers(values: Tensor, what: str) -> None:
 
 
 def on_grey(rgba: Tensor) -> Tensor:
-    """Composite on mid-grey, as the method sees transparent pictures: [B, H, W, 4] -> [B, H, W, 3] (FACTS section 2)."""
+    """Composite on mid-grey, as the method sees transparent pictures: [B, H, W, 4] -> [B, H, W, 3] (docs/facts.md section 2)."""
     return 0.5 + (rgba[..., :3] - 0.5) * rgba[..., 3:4]
 
 

@@ -1,6 +1,6 @@
 """The released LayerDiffuse files: which one does what, where it lives, and how to know that it is the right one.
 
-Source: FACTS section 1. A size stands here only if the key tables reproduce it to the byte (tests/unit/test_weights_catalogue.py
+Source: docs/facts.md section 1. A size stands here only if the key tables reproduce it to the byte (tests/unit/test_weights_catalogue.py
 does so); the sha256 is what decides.
 """
 

@@ -1,7 +1,7 @@
 """What a file is, told from its keys and shapes alone.
 
 Key structure decides, never widths or ranks, so that narrow stand-ins are recognised like the released files. Only latent
-and input channels are looked at, because that is how the families differ. Sources: FACTS sections 1, 2, 3, 4 and 6.
+and input channels are looked at, because that is how the families differ. Sources: docs/facts.md sections 1, 2, 3, 4 and 6.
 """
 
 from __future__ import annotations

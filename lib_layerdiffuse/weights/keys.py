@@ -1,6 +1,6 @@
 """The key grammar of the released files: deltas, attention sharing, transparency decoder and offset encoder.
 
-Sources: FACTS section 2 (deltas), 1, 3 and 4 (decoder and encoder), 6 (attention sharing). Every function raises
+Sources: docs/facts.md section 2 (deltas), 1, 3 and 4 (decoder and encoder), 6 (attention sharing). Every function raises
 WeightsError for a file of another kind and says what the file looks like instead.
 """
 
@@ -66,7 +66,7 @@ def check_keys(found: Iterable[str], expected: Iterable[str], what: str) -> None
 
 
 def parse_deltas(state_dict: Mapping[str, Tensor]) -> dict[str, Delta]:
-    """{model key: Delta} of a file whose keys read `MODEL_KEY::KIND::INDEX` (lora::0 up, lora::1 down, diff::0; FACTS section 2)."""
+    """{model key: Delta} of a file with keys `MODEL_KEY::KIND::INDEX` (lora::0 up, lora::1 down, diff::0; docs/facts.md section 2)."""
     grouped: dict[str, dict[str, Tensor]] = {}
     strangers = []
     for key, value in state_dict.items():
@@ -88,7 +88,7 @@ def parse_deltas(state_dict: Mapping[str, Tensor]) -> dict[str, Delta]:
 
 
 def input_channels(deltas: Mapping[str, Delta]) -> int | None:
-    """Input channels of the first conv that the deltas are for: 4, 8 or 12; None where they leave it alone (FACTS section 2)."""
+    """Input channels of the first conv that the deltas are for: 4, 8 or 12; None where they leave it alone (docs/facts.md section 2)."""
     conv_in = deltas.get(_CONV_IN)
     return None if conv_in is None or conv_in.diff is None else _size(conv_in.diff, 1)
 
@@ -110,14 +110,14 @@ def transparency_parts(state_dict: Mapping[str, Tensor]) -> TransparencyParts:
 
 
 def decoder_latent_channels(decoder: Mapping[str, Tensor]) -> int:
-    """Latent channels that a bare decoder reads: 4, or 16 for Flux (FACTS section 3)."""
+    """Latent channels that a bare decoder reads: 4, or 16 for Flux (docs/facts.md section 3)."""
     if "latent_conv_in.weight" not in decoder or not (channels := _size(decoder["latent_conv_in.weight"], 1)):
         raise WeightsError(f"This is not a transparency decoder. {looks_like(decoder)} Choose another file.")
     return channels
 
 
 def encoder_latent_channels(encoder: Mapping[str, Tensor]) -> int:
-    """Latent channels that a bare encoder gives: 4, or 16 for Flux (FACTS section 4)."""
+    """Latent channels that a bare encoder gives: 4, or 16 for Flux (docs/facts.md section 4)."""
     convs = {int(match[1]): value for key, value in encoder.items() if (match := re.fullmatch(r"blocks\.(\d{1,9})\.weight", key))}
     if not convs or not (channels := _size(convs[max(convs)], 0)):
         raise WeightsError(f"This is not an offset encoder. {looks_like(encoder)} Choose another file.")
@@ -125,7 +125,7 @@ def encoder_latent_channels(encoder: Mapping[str, Tensor]) -> int:
 
 
 def is_attention_sharing(state_dict: Mapping[str, Tensor]) -> bool:
-    """Whether the file holds SD1.5 attention sharing weights (FACTS section 6)."""
+    """Whether the file holds SD1.5 attention sharing weights (docs/facts.md section 6)."""
     return any(key.startswith("hookers.layers.") for key in state_dict)
 
 
@@ -145,7 +145,7 @@ def sharing_frames(state_dict: Mapping[str, Tensor]) -> int:
 
 
 def sharing_has_control(state_dict: Mapping[str, Tensor]) -> bool:
-    """Whether the frames are steered by a given layer (fg2bg and bg2fg, FACTS section 6)."""
+    """Whether the frames are steered by a given layer (fg2bg and bg2fg, docs/facts.md section 6)."""
     return any(key.startswith("kwargs_encoder.") for key in state_dict)
 
 

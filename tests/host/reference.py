@@ -1,7 +1,7 @@
 """What patched models should compute, worked out another way, for the composition tests.
 
 Nothing here uses the code under test: weights are changed by hand in copies of the model, shared attention is written out row by row in
-plain torch from FACTS section 6 and put in the place of the attention modules, and extra channels are a widened first convolution.
+plain torch from docs/facts.md section 6 and put in the place of the attention modules, and extra channels are a widened first convolution.
 Those copies then go through the host's real sampling, as the patched models do.
 """
 
@@ -198,7 +198,7 @@ def changed(model: ModelPatcher, *changes: Mapping[str, Tensor]) -> ModelPatcher
 
 
 def delta_changes(weights: Mapping[str, Tensor], weight: float = 1.0) -> dict[str, Tensor]:
-    """{model key: what a delta file adds to it} (FACTS section 2)."""
+    """{model key: what a delta file adds to it} (docs/facts.md section 2)."""
     changes: dict[str, Tensor] = {}
     for name, tensor in weights.items():
         key, kind, index = name.split("::")
@@ -255,7 +255,7 @@ def scaled(changes: Mapping[str, Tensor], strength: float) -> dict[str, Tensor]:
 
 
 class SharedAttention(nn.Module):
-    """One unit of FACTS section 6 around the weights of one attention module, row by row, with merged weights."""
+    """One unit of docs/facts.md section 6 around the weights of one attention module, row by row, with merged weights."""
 
     def __init__(self, attention: Any, weights: Mapping[str, Tensor], frames: int, weight: float):
         super().__init__()

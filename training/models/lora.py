@@ -1,4 +1,4 @@
-"""Low-rank changes of a UNet's attention, and changed weights, in the key grammar of the released delta files (FACTS section 2)."""
+"""Low-rank changes of a UNet's attention, and changed weights, in the key grammar of the released delta files (docs/facts.md section 2)."""
 
 from __future__ import annotations
 

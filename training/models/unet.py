@@ -108,7 +108,7 @@ class CrossAttention(nn.Module):
         return self.to_out(attention(self.to_q(x), self.to_k(context), self.to_v(context), self.heads))
 
     def shared(self, x: Tensor, context: Tensor | None, unit: SharingUnit, control: Tensor | None) -> Tensor:
-        """With the frames' own weights and attention among them (FACTS section 6); context None: self-attention."""
+        """With the frames' own weights and attention among them (docs/facts.md section 6); context None: self-attention."""
         signal = None if control is None else rearrange(unit.control(control), "n f t c -> (n f) t c")
         h = x if signal is None else x + signal
         context = h if context is None else context

@@ -173,7 +173,7 @@ def raw_offset(encoder: OffsetEncoder, alpha: Tensor, bled: Tensor) -> Tensor:
 
 
 def on_grey(rgba: Tensor) -> Tensor:
-    """[B, 4, H, W] -> [B, 3, H, W]: what the autoencoder sees (FACTS section 4)."""
+    """[B, 4, H, W] -> [B, 3, H, W]: what the autoencoder sees (docs/facts.md section 4)."""
     return straight.on_grey(rgba.movedim(1, -1)).movedim(-1, 1)
 
 

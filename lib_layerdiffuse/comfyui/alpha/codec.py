@@ -105,7 +105,7 @@ def encode_rgba(
     """Latents that hold colour and alpha: rgba [B, H, W, 4] in [0, 1], straight alpha, H and W multiples of 8 -> [B, C, H/8, W/8].
 
     offset_scale: strength of the offset that carries alpha; 0 gives the latent of the picture on mid-grey.
-    tile: side of the tiles in pixels, 0 = whole. Raw VAE space, on ComfyUI's intermediate device (FACTS section 4).
+    tile: side of the tiles in pixels, 0 = whole. Raw VAE space, on ComfyUI's intermediate device (docs/facts.md section 4).
     """
     mean, std = encode_posterior(vae, on_grey(rgba), tile=tile)
     if offset_scale == 0.0:

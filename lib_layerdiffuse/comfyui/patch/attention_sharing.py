@@ -1,4 +1,4 @@
-"""Attention sharing in a ComfyUI model of the SD1.5 family (FACTS section 6).
+"""Attention sharing in a ComfyUI model of the SD1.5 family (docs/facts.md section 6).
 
 Nothing in the model is replaced. Forward hooks add each frame's low-rank part to the projections, or the host merges it where there is
 one frame alone; attention patches add the control signal before, the attention among frames after each attention module. So user LoRAs,

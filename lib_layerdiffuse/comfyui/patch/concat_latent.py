@@ -1,4 +1,4 @@
-"""Latents that the model sees beside the noise, without a wider first convolution (FACTS section 2).
+"""Latents that the model sees beside the noise, without a wider first convolution (docs/facts.md section 2).
 
 Convolution is linear in its input channels: the widened part of the first convolution, applied to the extra latents alone and added
 after input block 0, gives the same sum. The model's own weight keeps its shape, so area conditioning, weight hooks and LoRAs on the

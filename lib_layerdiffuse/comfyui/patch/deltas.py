@@ -1,4 +1,4 @@
-"""The released SDXL delta files as patches of a ComfyUI model (FACTS section 2)."""
+"""The released SDXL delta files as patches of a ComfyUI model (docs/facts.md section 2)."""
 
 from __future__ import annotations
 

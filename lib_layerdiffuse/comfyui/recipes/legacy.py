@@ -150,7 +150,7 @@ def _prompted(patched: ModelPatcher, prompts: Sequence[Any]) -> ModelPatcher:
 
 
 class LayerTexts:
-    """Texts [1, T, D] that take the place of the positive prompt's in the rows of their layers (FACTS section 6)."""
+    """Texts [1, T, D] that take the place of the positive prompt's in the rows of their layers (docs/facts.md section 6)."""
 
     def __init__(self, texts: Sequence[Tensor | None]):
         self.texts = texts
