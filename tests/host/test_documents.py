@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 HELP = ROOT / "web" / "docs"
 README = ROOT / "README.md"
 WORKFLOWS = sorted((ROOT / "workflows").glob("*.json"))
-DOCUMENTS = [README, ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md", *sorted(HELP.rglob("*.md"))]
+DOCUMENTS = [README, ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md")), *sorted(HELP.rglob("*.md"))]
 # Nodes whose workflow is still to come.
 WITHOUT_WORKFLOW = {"DiaphaneBleed"}
 ALIASES = {"LayerDiffuse", "transparent", "RGBA", "alpha"}
