@@ -211,8 +211,9 @@ class Frontend:
         return self._graph_to_prompt("workflow")
 
     def prompt(self) -> Json:
-        """The prompt in API format that Run would send."""
-        return self._graph_to_prompt("output")
+        """The prompt in API format that Run would send, without the packs and versions that newer frontends note beside the titles."""
+        nodes = self._graph_to_prompt("output")
+        return {key: node | {"_meta": {"title": node["_meta"]["title"]}} for key, node in nodes.items()}
 
     def _graph_to_prompt(self, part: str) -> Json:
         # As text: on the way here, what is undefined would become null.
