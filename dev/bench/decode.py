@@ -9,7 +9,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from dev.full_size import released_shapes
+from dev.stand_ins.shapes import table
 from lib_layerdiffuse.nets.eight_passes import ORIENTATIONS, estimate_rgba, turn, turn_back
 from lib_layerdiffuse.nets.offset_encoder import OffsetEncoder
 from lib_layerdiffuse.nets.transparent_decoder import TransparentDecoder
@@ -38,7 +38,7 @@ def rows(machine: Machine) -> Iterator[Row]:
         floor = passes * operations_of_a_pass(machine, side, count) / machine.operations
         name = f"transparency decode, {count} x {side}x{side}, {passes} pass{'es' * (passes > 1)}"
         yield Row(name, ours, plain, floor, GOALS[device.type])
-    encoder = OffsetEncoder.from_shapes(released_shapes("offset_encoder"), device=device, dtype=dtype).eval()
+    encoder = OffsetEncoder.from_shapes(table("facts/offset_encoder"), device=device, dtype=dtype).eval()
     rgba = torch.rand(1, 4, 1024, 1024, device=device, dtype=dtype)
     yield Row("offset encode, 1024x1024", cost(partial(encoder, rgba)))
 
@@ -50,7 +50,7 @@ def operations_of_a_pass(machine: Machine, side: int, count: int = 1) -> int:
 
 
 def new_decoder(machine: Machine) -> TransparentDecoder:
-    shapes = released_shapes("transparent_decoder")
+    shapes = table("facts/transparent_decoder")
     return TransparentDecoder.from_shapes(shapes, device=machine.device, dtype=machine.dtype).eval().requires_grad_(False)
 
 

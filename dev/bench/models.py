@@ -8,21 +8,16 @@ from typing import Any
 
 import torch
 
-from dev.full_size import UNETS
+from dev.full_size import configured
 
 from .measure import Machine
 
 
 def random_model(family: str, machine: Machine, dtype: torch.dtype) -> Any:
     """A ModelPatcher of the family "SD1.5" or "SDXL" whose weights are kept in `dtype`. Needs the host in this process."""
-    import comfy.supported_models as supported
     from comfy.model_patcher import CoreModelPatcher
 
-    kind, more = (supported.SD15, {"num_heads": 8, "num_head_channels": -1}) if family == "SD1.5" else (supported.SDXL, {})
-    layout = UNETS[family] | more
-    config = kind(dict(layout))
-    config.unet_config.update(layout)
-    config.set_inference_dtype(dtype, None if dtype == machine.dtype else machine.dtype)
+    config = configured(family, dtype, None if dtype == machine.dtype else machine.dtype)
     model = config.get_model({}, "", device=machine.device)
     with torch.no_grad():
         for parameter in model.diffusion_model.parameters():

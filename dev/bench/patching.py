@@ -14,8 +14,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from dev.full_size import released_shapes
 from dev.in_process import sampling
+from dev.stand_ins.shapes import table
 
 from .measure import Cost, Machine, cost, cost_of_one, in_turns, own_memory
 from .models import random_model
@@ -37,7 +37,7 @@ def rows(machine: Machine) -> Iterator[Row]:
     plain = random_model("SDXL", machine, torch.float16)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "deltas.safetensors"
-        save_file({key: torch.zeros(shape, dtype=torch.float16) for key, shape in released_shapes("xl_transparent_conv").items()}, path)
+        save_file({key: torch.zeros(shape, dtype=torch.float16) for key, shape in table("facts/xl_transparent_conv").items()}, path)
         size = path.stat().st_size
         name = f"{size / 1e9:.1f} GB of deltas"
         yield Row(f"open {name}", cost(partial(read_state_dict, path)), cost(partial(read_whole, path), repeats=1), goal="mapped")

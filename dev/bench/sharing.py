@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
-from dev.full_size import released_shapes
 from dev.in_process import sampling
+from dev.stand_ins.shapes import table
 
 from .measure import Machine, Work, cost, in_turns, operations
 from .models import random_model
@@ -31,7 +31,7 @@ def rows(machine: Machine) -> Iterator[Row]:
 
     plain = random_model("SD1.5", machine, machine.dtype)
     for frames in FRAMES:
-        weights = {key: torch.randn(shape) * 0.02 for key, shape in released_shapes(f"sd15_attention_sharing_f{frames}").items()}
+        weights = {key: torch.randn(shape) * 0.02 for key, shape in table(f"facts/sd15_attention_sharing_f{frames}").items()}
         patchers = share_attention(plain, weights), plain
         for side in SIDES:
             step = partial(at_step, machine, frames, side)

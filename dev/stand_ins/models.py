@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import copy
+from typing import Any
 
 import comfy.cldm.cldm
 import comfy.controlnet
@@ -12,7 +12,6 @@ import comfy.ops
 import comfy.sd
 import comfy.sdxl_clip
 import comfy.supported_models
-import comfy.supported_models_base
 import folder_paths
 import torch
 from comfy.controlnet import ControlNet
@@ -20,22 +19,27 @@ from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
 from .seeded import seeded_weights
-from .shapes import MODELS, POOLED_SDXL, TEXT_LAYERS, TEXT_WIDTHS
+from .shapes import POOLED_SDXL, TEXT_LAYERS, TEXT_WIDTHS, unet_config
 
-_CONFIGS = {
+CLASSES = {
     "SDXL": comfy.supported_models.SDXL,
     "SD1.5": comfy.supported_models.SD15,
     "Flux": comfy.supported_models.Flux,
 }
 
 
+def configured(family: str, unet: dict[str, Any], dtype: torch.dtype = torch.float32, compute: torch.dtype | None = None) -> Any:
+    """ComfyUI's configuration of a diffusion model with weights of `dtype`, computed with in `compute` if that is another."""
+    config = CLASSES[family](unet)
+    config.unet_config |= unet  # the class asks for heads as wide as the real ones
+    config.set_inference_dtype(dtype, compute)
+    return config
+
+
 def build_model(family: str, seed: int) -> ModelPatcher:
     """A narrow diffusion model of a family, float32."""
-    config = _CONFIGS[family](copy.deepcopy(MODELS[family]))
-    config.unet_config |= MODELS[family]  # the class defaults ask for 64-wide heads
-    config.set_inference_dtype(torch.float32, None)
     offload_device = comfy.model_management.unet_offload_device()
-    model = config.get_model({}, "", device=offload_device)
+    model = configured(family, unet_config(family)).get_model({}, "", device=offload_device)
     patcher = comfy.model_patcher.CoreModelPatcher(
         model, load_device=comfy.model_management.get_torch_device(), offload_device=offload_device
     )
@@ -87,7 +91,7 @@ class _WidePooledSDXL(comfy.sdxl_clip.SDXLClipModel):
 def build_clip(family: str, seed: int) -> comfy.sd.CLIP:
     """Narrow text encoders behind the real tokenizers, float32."""
     options: dict = {f"{name}_model_config": _text_config(name, width) for name, width in TEXT_WIDTHS[family].items()}
-    target = _CONFIGS[family](copy.deepcopy(MODELS[family])).clip_target({})
+    target = CLASSES[family](unet_config(family)).clip_target({})
     if family == "SDXL":
         target.clip = _WidePooledSDXL
     clip = comfy.sd.CLIP(
@@ -116,7 +120,7 @@ def build_controlnet(family: str, seed: int) -> ControlNet:
     if family == "Flux":
         raise ValueError("There is no stand-in ControlNet for Flux. Use SDXL or SD1.5.")
     load_device = comfy.model_management.get_torch_device()
-    config = {key: value for key, value in copy.deepcopy(MODELS[family]).items() if key != "out_channels"}
+    config = {key: value for key, value in unet_config(family).items() if key != "out_channels"}
     model = comfy.cldm.cldm.ControlNet(
         **config,
         hint_channels=3,

@@ -15,33 +15,38 @@ import torch
 from comfy.ldm.models.autoencoder import AutoencoderKL, AutoencodingEngine
 from torch import Tensor
 
+from .models import CLASSES
 from .seeded import seeded_noise
 
 WIDTH = 32  # the least that the host's 32-group norms allow
 LOG_VARIANCE = -12.0
-LATENT_CHANNELS = {"SDXL": 4, "SD1.5": 4, "Flux": 16}
-LATENT_SCALE = {"SDXL": 0.13025, "SD1.5": 0.18215, "Flux": 0.3611}
 
 _MODULE = "comfy.ldm.modules.diffusionmodules.model"
 
 
-def build_vae(family: str, seed: int) -> comfy.sd.VAE:
-    """The stand-in VAE of a family. As in the real ones, only Flux's has no quant_conv."""
-    channels = LATENT_CHANNELS[family]
-    network = {
+def network_config(channels: int, width: int = WIDTH, multiples: tuple[int, ...] = (1, 1, 1, 1), blocks: int = 0) -> dict[str, Any]:
+    """What ComfyUI's encoder and decoder are made from, for so many latent channels."""
+    return {
         "double_z": True,
         "z_channels": channels,
         "resolution": 256,
         "in_channels": 3,
         "out_ch": 3,
-        "ch": WIDTH,
-        "ch_mult": [1, 1, 1, 1],
-        "num_res_blocks": 0,
+        "ch": width,
+        "ch_mult": list(multiples),
+        "num_res_blocks": blocks,
         "attn_resolutions": [],
         "dropout": 0.0,
     }
+
+
+def build_vae(family: str, seed: int) -> comfy.sd.VAE:
+    """The stand-in VAE of a family. As in the real ones, only Flux's has no quant_conv."""
+    latent_format = CLASSES[family].latent_format()
+    channels = latent_format.latent_channels
+    network = network_config(channels)
     params = {"ddconfig": network, "embed_dim": channels}
-    weights = _weights(AutoencoderKL(**params).state_dict(), channels, LATENT_SCALE[family], seed)
+    weights = _weights(AutoencoderKL(**params).state_dict(), channels, latent_format.scale_factor, seed)
     vae = comfy.sd.VAE(sd=weights, config={"params": params})
     vae.latent_channels = channels
     model: Any = vae.first_stage_model

@@ -6,13 +6,11 @@
 from __future__ import annotations
 
 import collections
-import copy
 import json
 from typing import Any
 
 import comfy.lora
 import comfy.ops
-import comfy.supported_models
 import comfy.utils
 import torch
 import torch.nn.functional as F
@@ -21,14 +19,11 @@ from comfy.quant_ops import QUANT_ALGOS, QuantizedTensor
 from torch import Tensor, nn
 
 from dev.stand_ins import shapes
+from dev.stand_ins.models import configured
 from dev.stand_ins.seeded import seeded_weights
-from tests.host.reference import SHALLOW
+from tests.host import reference
 
-CONFIGS = {
-    "sd15": (comfy.supported_models.SD15, shapes.MODELS["SD1.5"]),
-    "sdxl": (comfy.supported_models.SDXL, SHALLOW),
-    "flux": (comfy.supported_models.Flux, shapes.MODELS["Flux"]),
-}
+CONFIGS = {**reference.CONFIGS, "flux": ("Flux", shapes.unet_config("Flux"))}
 PACKED = "packed"  # as GGUF loaders do it
 GROUP = 64  # of weights that convrot_w4a4 rotates together; ComfyUI's own 256 is wider than these layers
 
@@ -52,10 +47,7 @@ def build_quantised(family: str, quantisation: str) -> tuple[ModelPatcher, Model
 
 
 def _build(family: str, quantisation: str | None) -> ModelPatcher:
-    config_class, unet_config = CONFIGS[family]
-    config = config_class(copy.deepcopy(unet_config))
-    config.unet_config |= copy.deepcopy(unet_config)
-    config.set_inference_dtype(torch.float32, torch.float32)
+    config = configured(*CONFIGS[family], torch.float32, torch.float32)
     if quantisation == PACKED:
         config.custom_operations = PackedOps
     elif quantisation is not None:

@@ -9,37 +9,30 @@ from functools import cache
 from typing import Any
 
 import comfy.model_management as memory
-import comfy.supported_models as supported
 import pytest
 import torch
 from comfy.model_patcher import CoreModelPatcher, ModelPatcher
 from torch import Tensor
 
 from dev.stand_ins import shapes
+from dev.stand_ins.models import configured
 from lib_layerdiffuse.comfyui.patch.attention_sharing import share_attention
 from lib_layerdiffuse.comfyui.patch.deltas import apply_deltas
 from lib_layerdiffuse.comfyui.patch.lora import apply_lora
 from lib_layerdiffuse.comfyui.patch.strength import SigmaWindow
 from tests.devices.elsewhere import DEVICE, elsewhere, fake
-from tests.host.reference import SHALLOW, UNETS
+from tests.host.reference import SHALLOW, shallow
 
 Weights = dict[str, Tensor]
 
-CONFIGS = {
-    "SD1.5": (supported.SD15, shapes.MODELS["SD1.5"]),
-    "SDXL": (supported.SDXL, SHALLOW),
-    "Flux": (supported.Flux, shapes.MODELS["Flux"]),
-}
+CONFIGS = {"SD1.5": shapes.unet_config("SD1.5"), "SDXL": SHALLOW, "Flux": shapes.unet_config("Flux")}
 DTYPE = torch.float16
 PICTURE = (128, 192)
 
 
 @cache
 def model(family: str) -> ModelPatcher:
-    config_class, unet = CONFIGS[family]
-    config = config_class(dict(unet))
-    config.unet_config |= unet
-    config.set_inference_dtype(torch.float32, DTYPE)  # layers that bring their weights to the input
+    config = configured(family, CONFIGS[family], torch.float32, DTYPE)  # layers that bring their weights to the input
     with elsewhere():
         return CoreModelPatcher(config.get_model({}, "", device="cpu"), load_device=DEVICE, offload_device=torch.device("cpu"))
 
@@ -49,13 +42,11 @@ def weights(table: shapes.Shapes) -> Weights:
 
 
 def sharing(frames: int, control: bool = False) -> Weights:
-    return weights(shapes.attention_sharing_shapes(UNETS["sd15"], frames, control=control))
+    return weights(shapes.attention_sharing_shapes(frames, control=control))
 
 
 def flux_lora() -> Weights:
-    layers = shapes.flux_linear_shapes(shapes.MODELS["Flux"])
-    down = {f"{key}.lora_A.weight": (4, into) for key, (_, into) in layers.items()}
-    return weights(down | {f"{key}.lora_B.weight": (out, 4) for key, (out, _) in layers.items()})
+    return weights(shapes.flux_lora_shapes())
 
 
 def control() -> Tensor:
@@ -68,14 +59,12 @@ PATCHES: dict[str, tuple[str, int, Callable[[ModelPatcher], ModelPatcher]]] = {
     "one frame, end": ("SD1.5", 2, lambda m: share_attention(m, sharing(1), end=0.5)),
     "three frames": ("SD1.5", 6, lambda m: share_attention(m, sharing(3))),
     "a given layer": ("SD1.5", 4, lambda m: share_attention(m, sharing(2, control=True), control=control())),
-    "attention deltas, end": ("SDXL", 1, lambda m: apply_deltas(m, weights(shapes.transparent_attn_shapes(UNETS["sdxl"])), end=0.5)),
-    "conv deltas, end": ("SDXL", 1, lambda m: apply_deltas(m, weights(shapes.full_delta_shapes(UNETS["sdxl"], 4)), end=0.5)),
+    "attention deltas, end": ("SDXL", 1, lambda m: apply_deltas(m, weights(shallow("transparent_attn")), end=0.5)),
+    "conv deltas, end": ("SDXL", 1, lambda m: apply_deltas(m, weights(shallow("transparent_conv")), end=0.5)),
     "extra channels": (
         "SDXL",
         2,
-        lambda m: apply_deltas(
-            m, weights(shapes.conv_delta_shapes(UNETS["sdxl"], 8)), extra=fake(1, 4, 16, 24, device=torch.device("cpu"))
-        ),
+        lambda m: apply_deltas(m, weights(shallow("fg2ble")), extra=fake(1, 4, 16, 24, device=torch.device("cpu"))),
     ),
     "Flux LoRA, end": ("Flux", 1, lambda m: apply_lora(m, flux_lora(), end=0.5)),
 }
@@ -98,8 +87,7 @@ def test_patched_model(name: str) -> None:
         latent_channels = patched.model.latent_format.latent_channels
         latent = fake(rows, latent_channels, PICTURE[0] // 8, PICTURE[1] // 8)
         more: dict[str, Any] = {"SDXL": {"y": fake(rows, 2816)}, "Flux": {"y": fake(rows, 32), "guidance": fake(rows)}}.get(family, {})
-        unet = CONFIGS[family][1]
-        text = fake(rows, 77, unet["context_in_dim" if family == "Flux" else "context_dim"])
+        text = fake(rows, 77, CONFIGS[family]["context_in_dim" if family == "Flux" else "context_dim"])
         options = {**patched.model_options["transformer_options"], "cond_or_uncond": [0], "sigmas": fake(1)}
         with patched.use_ejected():
             patched.inject_model()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
-import json
 import shutil
 import sys
 import tempfile
@@ -19,16 +18,15 @@ from torch import Tensor
 
 from dev import host as hosts
 from dev.in_process import import_host
+from dev.stand_ins.shapes import unet_config
 from dev.stand_ins.weights import write_all
-
-GOLDEN = Path(__file__).parents[1] / "golden"
-
 
 BASE = Path(tempfile.mkdtemp(prefix="diaphane-host-"))
 import_host(BASE, "--cpu")
 
-import comfy.supported_models  # noqa: E402 - only now can it be imported
-from comfy.model_patcher import CoreModelPatcher, ModelPatcher  # noqa: E402
+from comfy.model_patcher import CoreModelPatcher, ModelPatcher  # noqa: E402 - only now can it be imported
+
+from dev.stand_ins.models import configured  # noqa: E402
 
 
 @pytest.fixture(scope="session")
@@ -80,15 +78,11 @@ def node_classes(pack: ModuleType) -> dict[str, Any]:
 @pytest.fixture(scope="session")
 def narrow_model(seeded: Callable[..., dict[str, Tensor]]) -> Callable[[str], ModelPatcher]:
     """narrow_model("sd15" or "sdxl") -> a fresh model of the golden data's narrow architecture, with its weights."""
-    classes = {"sd15": comfy.supported_models.SD15, "sdxl": comfy.supported_models.SDXL}
 
-    def build(family: str) -> ModelPatcher:
-        unet_config = json.loads((GOLDEN / f"narrow_{family}.json").read_text())["unet_config"]
-        config = classes[family](dict(unet_config))
-        config.unet_config.update(unet_config)
-        config.set_inference_dtype(torch.float32, None)
-        model = config.get_model({}, "", device=torch.device("cpu"))
-        model.diffusion_model.load_state_dict(seeded(f"narrow_{family}_unet", prefix="diffusion_model."))
+    def build(name: str) -> ModelPatcher:
+        family = {"sd15": "SD1.5", "sdxl": "SDXL"}[name]
+        model = configured(family, unet_config(family)).get_model({}, "", device=torch.device("cpu"))
+        model.diffusion_model.load_state_dict(seeded(f"narrow_{name}_unet", prefix="diffusion_model."))
         return CoreModelPatcher(model, load_device=torch.device("cpu"), offload_device=torch.device("cpu"))
 
     return build

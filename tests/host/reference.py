@@ -22,7 +22,6 @@ import comfy.model_management
 import comfy.sample
 import comfy.samplers
 import comfy.sd
-import comfy.supported_models
 import comfy.utils
 import torch
 import torch.nn.functional as F
@@ -30,6 +29,7 @@ from comfy.model_patcher import CoreModelPatcher, ModelPatcher
 from torch import Tensor, nn
 
 from dev.stand_ins import shapes
+from dev.stand_ins.models import configured
 from dev.stand_ins.seeded import seeded_noise, seeded_weights
 
 # ComfyUI's own module: this repository has a folder of that name.
@@ -39,9 +39,9 @@ Conditioning = list[list[Any]]
 FIRST_CONV = "diffusion_model.input_blocks.0.0.weight"
 CONTEXT = {"sd15": 48, "sdxl": 64}
 # SDXL with few transformer blocks: all that its depth would add here is time.
-SHALLOW = {**shapes.MODELS["SDXL"], "transformer_depth": [0, 0, 1, 1, 2, 2], "transformer_depth_middle": 1}
+SHALLOW = {**shapes.unet_config("SDXL"), "transformer_depth": [0, 0, 1, 1, 2, 2], "transformer_depth_middle": 1}
 SHALLOW |= {"transformer_depth_output": [0, 0, 0, 1, 1, 1, 1, 1, 1]}
-UNETS = {"sd15": shapes.unet_shapes(shapes.MODELS["SD1.5"]), "sdxl": shapes.unet_shapes(SHALLOW)}
+CONFIGS = {"sd15": ("SD1.5", shapes.unet_config("SD1.5")), "sdxl": ("SDXL", SHALLOW)}
 HALF = (16, 8, 0, 8)  # the right half of a 16 x 16 latent, as the host writes an area: height, width, y, x
 
 
@@ -73,18 +73,21 @@ def prompt(family: str, seed: int, tokens: int = 77, **settings: Any) -> Conditi
 
 def stand_in_sharing(frames: int, control: bool) -> dict[str, Tensor]:
     """Attention sharing weights that fit the narrow SD1.5 model, with a small control encoder."""
-    return seeded_weights(shapes.attention_sharing_shapes(UNETS["sd15"], frames, control=control))
+    return seeded_weights(shapes.attention_sharing_shapes(frames, control=control))
+
+
+def shallow(name: str) -> shapes.Shapes:
+    """A table of the narrow SDXL model, without the transformer blocks that SHALLOW does not have."""
+    gone = re.compile(r"transformer_blocks\.[2-9]\.|(?<!input_blocks\.[78]\.1\.)transformer_blocks\.1\.")
+    return {key: shape for key, shape in shapes.table(f"narrow_sdxl_{name}_shapes").items() if not gone.search(key)}
+
+
+UNETS = {"sd15": shapes.unet_shapes("SD1.5"), "sdxl": shallow("unet")}
 
 
 def stand_in_deltas(file: str) -> dict[str, Tensor]:
     """Delta files that fit the shallow SDXL model: "lora", "diff", "extra" (4 more channels) or "two extras" (8)."""
-    unet = UNETS["sdxl"]
-    table = {
-        "lora": shapes.transparent_attn_shapes(unet),
-        "diff": shapes.full_delta_shapes(unet, 4),
-        "extra": shapes.conv_delta_shapes(unet, 8),
-        "two extras": shapes.full_delta_shapes(unet, 12),
-    }[file]
+    table = shallow({"lora": "transparent_attn", "diff": "transparent_conv", "extra": "fg2ble", "two extras": "bgble2fg"}[file])
     gain = 1.0 if file == "lora" else 0.15
     return {key: seeded_noise(key, shape) * gain / math.prod(shape[1:]) ** 0.5 for key, shape in table.items()}
 
@@ -131,12 +134,7 @@ def assert_closer(actual: Tensor, expected: Tensor, wrong: Tensor) -> None:
 
 def build_model(family: str, dtype: torch.dtype = torch.float32) -> ModelPatcher:
     """A narrow model, "sd15" or "sdxl", its weights kept in `dtype` and computed with in float32."""
-    config_class, unet_config = (
-        (comfy.supported_models.SD15, shapes.MODELS["SD1.5"]) if family == "sd15" else (comfy.supported_models.SDXL, SHALLOW)
-    )
-    config = config_class(copy.deepcopy(unet_config))
-    config.unet_config |= copy.deepcopy(unet_config)  # the class defaults ask for 64-wide heads
-    config.set_inference_dtype(dtype, None if dtype == torch.float32 else torch.float32)
+    config = configured(*CONFIGS[family], dtype, None if dtype == torch.float32 else torch.float32)
     model = config.get_model({}, "", device=torch.device("cpu"))
     model.diffusion_model.load_state_dict(seeded_weights(UNETS[family]))
     return CoreModelPatcher(model, load_device=torch.device("cpu"), offload_device=torch.device("cpu"))
@@ -225,7 +223,8 @@ def kohya(family: str, part: str, seed: int = 0, rank: int = 3, alpha: float = 1
     table = {key: shape for key, shape in UNETS[family].items() if _in_loras(key)}
     names = [f"lora_unet_{key.removesuffix('.weight').replace('.', '_')}" for key in table]
     if family == "sd15":  # there, kohya's names are those of diffusers
-        names = [name for name, _ in shapes.kohya_layers("SD1.5") if name.startswith("lora_unet_")]
+        diffusers = {key: name for name, key in comfy.utils.unet_to_diffusers(CONFIGS[family][1]).items()}
+        names = [f"lora_unet_{diffusers[key].removesuffix('.weight').replace('.', '_')}" for key in table]
     file: dict[str, Tensor] = {}
     changes: dict[str, Tensor] = {}
     for name, (key, shape) in zip(names, table.items(), strict=True):

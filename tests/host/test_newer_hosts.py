@@ -21,9 +21,10 @@ from comfy.sd import VAE
 from torch import Tensor
 
 from dev.host import ROOT
-from dev.stand_ins.shapes import offset_encoder_shapes
+from dev.stand_ins.seeded import seeded_weights
+from dev.stand_ins.shapes import offset_encoder_shapes, transparent_decoder_shapes
 from dev.stand_ins.vae import build_vae
-from dev.stand_ins.weights import seeded_weights, transparent_decoder
+from dev.stand_ins.weights import transparent_decoder
 from lib_layerdiffuse.comfyui.alpha.codec import decode_rgba, encode_rgba
 from lib_layerdiffuse.comfyui.alpha.managed_network import ManagedNetwork
 from lib_layerdiffuse.comfyui.alpha.transparent_vae import TransparentVAE
@@ -68,7 +69,7 @@ def _inference() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def decoder() -> ManagedNetwork[TransparentDecoder]:
-    return ManagedNetwork(TransparentDecoder, transparent_decoder(4, "test"))
+    return ManagedNetwork(TransparentDecoder, transparent_decoder(transparent_decoder_shapes(4), "test"))
 
 
 @pytest.fixture(scope="module")

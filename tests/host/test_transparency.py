@@ -12,9 +12,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dev.stand_ins.shapes import offset_encoder_shapes
+from dev.stand_ins.seeded import seeded_weights
+from dev.stand_ins.shapes import offset_encoder_shapes, transparent_decoder_shapes
 from dev.stand_ins.vae import build_vae
-from dev.stand_ins.weights import seeded_weights, transparent_decoder
+from dev.stand_ins.weights import transparent_decoder
 from lib_layerdiffuse.comfyui.alpha import decode_layers as decode_module
 from lib_layerdiffuse.comfyui.alpha.codec import SIZE_KEY, decode_rgba, encode_any_size, encode_rgba
 from lib_layerdiffuse.comfyui.alpha.managed_network import ManagedNetwork
@@ -39,7 +40,7 @@ def _inference() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def decoder() -> ManagedNetwork[TransparentDecoder]:
-    return ManagedNetwork(TransparentDecoder, transparent_decoder(4, "test"))
+    return ManagedNetwork(TransparentDecoder, transparent_decoder(transparent_decoder_shapes(4), "test"))
 
 
 @pytest.fixture(scope="module")
