@@ -20,17 +20,10 @@ from dev.stand_ins.seeded import seeded_weight
 from dev.stand_ins.shapes import Shapes, table, unet_config
 from dev.stand_ins.weights import released
 
+# The patch of a family, the start of its other files' names, and the patch's table among the golden data's facts.
 RELEASED = {
-    "SDXL": {
-        "layer_xl_transparent_attn": "xl_transparent_attn",
-        "vae_transparent_decoder": "transparent_decoder",
-        "vae_transparent_encoder": "offset_encoder",
-    },
-    "SD1.5": {
-        "layer_sd15_transparent_attn": "sd15_attention_sharing_f1",
-        "layer_sd15_vae_transparent_decoder": "transparent_decoder",
-        "layer_sd15_vae_transparent_encoder": "offset_encoder",
-    },
+    "SDXL": ("layer_xl_transparent_attn", "", "xl_transparent_attn"),
+    "SD1.5": ("layer_sd15_transparent_attn", "layer_sd15_", "sd15_attention_sharing_f1"),
 }
 
 
@@ -55,20 +48,21 @@ def checkpoint_shapes(family: str) -> Shapes:
         text = config.clip_target().clip()
         vae = AutoencoderKL(ddconfig=network_config(4, width=128, multiples=(1, 2, 4, 4), blocks=2), embed_dim=4)
     parts = {"model.diffusion_model.": unet.state_dict(), "first_stage_model.": vae.state_dict()}
-    return {prefix + key: tuple(tensor.shape) for prefix, part in parts.items() for key, tensor in part.items()} | {
-        key: tuple(tensor.shape) for key, tensor in config.process_clip_state_dict_for_saving(text.state_dict()).items()
-    }
+    parts[""] = config.process_clip_state_dict_for_saving(text.state_dict())
+    return {prefix + key: tuple(tensor.shape) for prefix, part in parts.items() for key, tensor in part.items()}
 
 
 def write(folder: Path, family: str) -> None:
     """A checkpoint `full_size_FAMILY.safetensors` and the released-shaped files, below a models folder."""
-    checkpoint = folder / "checkpoints" / f"full_size_{family}.safetensors"
-    layer_model = folder / "layer_model"
-    for target in (checkpoint.parent, layer_model):
+    checkpoints, layer_model = folder / "checkpoints", folder / "layer_model"
+    for target in (checkpoints, layer_model):
         target.mkdir(parents=True, exist_ok=True)
-    save_file({key: seeded_weight(key, shape).half() for key, shape in checkpoint_shapes(family).items()}, checkpoint)
-    for name, shapes in RELEASED[family].items():
-        save_file(released(name, table(f"facts/{shapes}")), layer_model / f"{name}.safetensors")
+    checkpoint = {key: seeded_weight(key, shape).half() for key, shape in checkpoint_shapes(family).items()}
+    save_file(checkpoint, checkpoints / f"full_size_{family}.safetensors")
+    patch, prefix, facts = RELEASED[family]
+    tables = {patch: facts, f"{prefix}vae_transparent_decoder": "transparent_decoder", f"{prefix}vae_transparent_encoder": "offset_encoder"}
+    for name, facts in tables.items():
+        save_file(released(name, table(f"facts/{facts}")), layer_model / f"{name}.safetensors")
 
 
 if __name__ == "__main__":

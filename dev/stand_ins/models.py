@@ -91,35 +91,23 @@ class _WidePooledSDXL(comfy.sdxl_clip.SDXLClipModel):
 def build_clip(family: str, seed: int) -> comfy.sd.CLIP:
     """Narrow text encoders behind the real tokenizers, float32."""
     options: dict = {f"{name}_model_config": _text_config(name, width) for name, width in TEXT_WIDTHS[family].items()}
+    options["dtype"] = torch.float32
     target = CLASSES[family](unet_config(family)).clip_target({})
     if family == "SDXL":
         target.clip = _WidePooledSDXL
-    clip = comfy.sd.CLIP(
-        target,
-        embedding_directory=folder_paths.get_folder_paths("embeddings"),
-        model_options=options | {"dtype": torch.float32},
-    )
-    weights = seeded_weights(_shapes(clip.cond_stage_model), seed)
-    clip.load_sd(weights, full_model=True)
+    clip = comfy.sd.CLIP(target, embedding_directory=folder_paths.get_folder_paths("embeddings"), model_options=options)
+    clip.load_sd(seeded_weights(_shapes(clip.cond_stage_model), seed), full_model=True)
     return clip
 
 
 def _text_config(name: str, width: int) -> dict:
     if name == "t5xxl":
         return {"d_model": width, "d_ff": width * 2, "d_kv": width // 4, "num_heads": 4, "num_layers": TEXT_LAYERS}
-    return {
-        "hidden_size": width,
-        "intermediate_size": width * 2,
-        "num_attention_heads": 4,
-        "num_hidden_layers": TEXT_LAYERS,
-    }
+    return {"hidden_size": width, "intermediate_size": width * 2, "num_attention_heads": 4, "num_hidden_layers": TEXT_LAYERS}
 
 
 def build_controlnet(family: str, seed: int) -> ControlNet:
-    """A ControlNet for the narrow UNets of `build_model`, float32."""
-    if family == "Flux":
-        raise ValueError("There is no stand-in ControlNet for Flux. Use SDXL or SD1.5.")
-    load_device = comfy.model_management.get_torch_device()
+    """A ControlNet for the narrow UNet of SDXL or SD1.5, float32."""
     config = {key: value for key, value in unet_config(family).items() if key != "out_channels"}
     model = comfy.cldm.cldm.ControlNet(
         **config,
@@ -129,7 +117,7 @@ def build_controlnet(family: str, seed: int) -> ControlNet:
         device=comfy.model_management.unet_offload_device(),
     )
     model.load_state_dict(seeded_weights(_shapes(model), seed))
-    return ControlNet(model, load_device=load_device)
+    return ControlNet(model, load_device=comfy.model_management.get_torch_device())
 
 
 def _shapes(module: torch.nn.Module) -> dict[str, tuple[int, ...]]:

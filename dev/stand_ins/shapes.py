@@ -41,11 +41,7 @@ _FLUX: dict[str, Any] = {
 }
 
 # Text encoder widths: clip_l (+ clip_g) is as wide as the UNet's context, t5xxl as Flux's, clip_l of Flux as its vector.
-TEXT_WIDTHS = {
-    "SD1.5": {"clip_l": 48},
-    "SDXL": {"clip_l": 32, "clip_g": 32},
-    "Flux": {"clip_l": 32, "t5xxl": 64},
-}
+TEXT_WIDTHS = {"SD1.5": {"clip_l": 48}, "SDXL": {"clip_l": 32, "clip_g": 32}, "Flux": {"clip_l": 32, "t5xxl": 64}}
 TEXT_LAYERS = 4
 POOLED_SDXL = 1280  # with six 256-wide size embeddings it makes the 2816 of adm_in_channels
 

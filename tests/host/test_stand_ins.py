@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import comfy.model_detection
 import comfy.sd
 import comfy.utils
 import pytest
@@ -235,8 +236,9 @@ def test_vae_pools_and_repeats(family: str) -> None:
 
 @each_unet
 def test_unets_are_those_of_the_parity_data(family: str) -> None:
-    found = {key: tuple(tensor.shape) for key, tensor in build_model(family, 0).model.diffusion_model.state_dict().items()}
-    assert found == shapes.unet_shapes(family)
+    weights = build_model(family, 0).model.diffusion_model.state_dict()
+    assert {key: tuple(tensor.shape) for key, tensor in weights.items()} == shapes.unet_shapes(family)
+    assert comfy.model_detection.detect_unet_config(weights, "").items() <= shapes.unet_config(family).items()
 
 
 def test_tables_of_files_are_those_of_the_parity_data() -> None:

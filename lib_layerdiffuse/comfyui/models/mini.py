@@ -11,6 +11,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import comfy.model_detection
 import comfy.model_management as memory
 import comfy.sd
 import comfy.supported_models
@@ -62,9 +63,9 @@ def _load(folder: Path, **dynamic: bool) -> tuple[ModelPatcher, comfy.sd.CLIP, c
 
 
 def _model(weights: dict[str, Tensor], settings: dict[str, Any], own: OwnWeights, patcher_class: type[ModelPatcher]) -> ModelPatcher:
-    config = MiniSD15(_unet_config(weights, settings["heads"]))
+    config = MiniSD15(comfy.model_detection.detect_unet_config(weights, ""))
     config.layer_weights = own
-    config.unet_config |= _unet_config(weights, settings["heads"])  # the class asks for SD1.5's eight heads
+    config.unet_config["num_heads"] = settings["heads"]  # weights do not tell; the class asks for SD1.5's eight
     load_device, offload_device = memory.get_torch_device(), memory.unet_offload_device()
     dtypes = config.supported_inference_dtypes
     dtype = memory.unet_dtype(load_device, comfy.utils.calculate_parameters(weights), dtypes, weight_dtype=torch.float16)
@@ -74,34 +75,6 @@ def _model(weights: dict[str, Tensor], settings: dict[str, Any], own: OwnWeights
     patcher = patcher_class(model, load_device=load_device, offload_device=offload_device)
     model.load_model_weights(dict(weights), "", assign=patcher.is_dynamic())
     return patcher
-
-
-def _unet_config(weights: dict[str, Tensor], heads: int) -> dict[str, Any]:
-    """What the host's model detection would say about SD1.5, at these weights' widths."""
-    width = weights["input_blocks.0.0.weight"].shape[0]
-    firsts = (1, 4, 7, 10)  # input blocks that begin a level
-    return {
-        "use_checkpoint": False,
-        "image_size": 32,
-        "use_spatial_transformer": True,
-        "legacy": False,
-        "in_channels": 4,
-        "out_channels": 4,
-        "model_channels": width,
-        "use_temporal_attention": False,
-        "use_temporal_resblock": False,
-        "num_res_blocks": [2, 2, 2, 2],
-        "channel_mult": [weights[f"input_blocks.{first}.0.out_layers.3.weight"].shape[0] // width for first in firsts],
-        "transformer_depth": [1, 1, 1, 1, 1, 1, 0, 0],
-        "transformer_depth_middle": 1,
-        "transformer_depth_output": [1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0],
-        "use_linear_in_transformer": False,
-        "context_dim": weights["input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"].shape[1],
-        "adm_in_channels": None,
-        "num_classes": None,
-        "num_heads": heads,
-        "num_head_channels": -1,
-    }
 
 
 def _clip(weights: dict[str, Tensor], settings: dict[str, Any], **dynamic: bool) -> comfy.sd.CLIP:
