@@ -26,7 +26,7 @@ from ...errors import DiaphaneError
 from ...weights.mini import AUTOENCODER, LAYER_WEIGHTS, MODEL, TEXT_ENCODER, with_all_words
 from .weight_files import OwnWeights
 
-FOLDER = Path(__file__).resolve().parents[2] / "mini"
+FOLDER = Path(__file__).resolve().parents[3] / "mini"
 
 
 class MiniSD15(comfy.supported_models.SD15):
