@@ -1,7 +1,7 @@
 """Stand-ins: small models with made-up weights, offered as ComfyUI loader nodes.
 
 The bundled workflows run with them in a live ComfyUI that has no checkpoints. A custom node
-pack of its own, for development only: put (or link) this folder into `custom_nodes/`.
+pack of its own, for development only: link this folder into `custom_nodes/`.
 """
 
 from __future__ import annotations
