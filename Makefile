@@ -29,7 +29,7 @@ help:
 	@echo "make test-on-0.24.0  the live tests on that ComfyUI (TESTS=tests/live/...)"
 	@echo "make test-on-python-3.12  the tests of what needs torch alone, on that Python"
 	@echo "make lint        ruff and the type checker"
-	@echo "make bench       time and memory"
+	@echo "make bench       times beside the textbook way"
 	@echo "make soak        many prompts on one server: is anything left of them? (ARGS=--help)"
 	@echo "make verify-released  the authors' recipes on the released files (CHECKPOINT=..., or ARGS=--dry-run)"
 	@echo "make train-mini  train the mini family from nothing (ARGS=--help)"
@@ -47,7 +47,7 @@ demo:
 	$(HOST) run dev/demo.py $(ARGS)
 
 bench:
-	$(HOST) --with bench run -m dev.bench $(ARGS)
+	$(HOST) run -m dev.bench $(ARGS)
 
 soak:
 	$(HOST) run -m dev.soak $(ARGS)

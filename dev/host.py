@@ -105,8 +105,8 @@ def locate(version: str | None = None) -> Host:
     return host
 
 
-def ensure(version: str | None = None, *extra: str) -> Host:
-    """The host that commands use, built or brought up to date first; extra: further locks in PINS to install. Raises HostError."""
+def ensure(version: str | None = None) -> Host:
+    """The host that commands use, built or brought up to date first. Raises HostError."""
     if os.environ.get("COMFYUI_DIR"):
         return _with_tools(locate())
     if sys.version_info < OLDEST_PYTHON:
@@ -115,7 +115,7 @@ def ensure(version: str | None = None, *extra: str) -> Host:
         )
     version = _wanted(version)
     with only_one_builder(HOME):
-        _build(DEFAULT_VERSION, *extra)
+        _build(DEFAULT_VERSION)
         if version != DEFAULT_VERSION:
             _build(version)
     return locate(version)
@@ -151,7 +151,7 @@ def _foreign_host(tree: Path) -> Host:
 # --- steps ------------------------------------------------------------------------------------------------------------------------------
 
 
-def _build(version: str, *extra: str) -> None:
+def _build(version: str) -> None:
     home, source = _home(version), SOURCES[version]
     venv, tree = home / "venv", home / "ComfyUI"
     python = venv_python(venv)
@@ -171,7 +171,7 @@ def _build(version: str, *extra: str) -> None:
         stamped_step(f"tree of ComfyUI {version}", tree / ".diaphane-source", source.sha256, unpacking)
 
     if version == DEFAULT_VERSION:
-        _install_locks(python, venv, ["host", "tools", *extra])
+        _install_locks(python, venv, ["host", "tools"])
     else:
         _install_requirements(python, venv, tree / "requirements.txt", label)
 
@@ -277,7 +277,6 @@ def clean() -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description="Builds the ComfyUI that this project is developed against.")
     parser.add_argument("--version", choices=list(SOURCES), help=f"host version (default: {DEFAULT_VERSION})")
-    parser.add_argument("--with", dest="extra", action="append", default=[], choices=["bench"], help="further packages of dev/pins")
     parser.add_argument("command", nargs="?", choices=["build", "run", "where", "clean"], default="build")
     parser.add_argument("arguments", nargs=argparse.REMAINDER, help="for run: the interpreter's arguments")
     options = parser.parse_args()
@@ -285,7 +284,7 @@ def main() -> int:
         if options.command == "clean":
             clean()
             return 0
-        host = locate(options.version) if options.command == "where" else ensure(options.version, *options.extra)
+        host = locate(options.version) if options.command == "where" else ensure(options.version)
     except HostError as error:
         print(error, file=sys.stderr)
         return 1

@@ -65,8 +65,6 @@ def main() -> int:
     write("host", without(host_lock, ""))
     tools_lock = compile_lock("tools", "--constraint", "host.lock", *options)
     write("tools", without(tools_lock, host_lock))
-    bench_lock = compile_lock("bench", "--constraint", "host.lock", "--constraint", "tools.lock", *options)
-    write("bench", without(without(bench_lock, host_lock), tools_lock))
     return 0
 
 
