@@ -208,11 +208,11 @@ class ComfyServer:
         if status is not None:
             raise ServerError(f"{message} (exit status {status}). The end of {self.log}:\n{self.log_tail(40)}")
 
-    def resident(self) -> int:
-        """Bytes of memory that the server's process holds."""
+    def process(self) -> psutil.Process:
+        """The server's process: what it holds in memory, its threads."""
         self._check_alive("ComfyUI has ended")
         assert self._process is not None
-        return psutil.Process(self._process.pid).memory_info().rss
+        return psutil.Process(self._process.pid)
 
     def log_tail(self, lines: int = 40) -> str:
         if not self.log.is_file():

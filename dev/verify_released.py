@@ -131,7 +131,7 @@ class Memory:
         self.resident = self.card = 0
 
     def __call__(self, *step: object) -> None:
-        self.resident = max(self.resident, self.server.resident())
+        self.resident = max(self.resident, self.server.process().memory_info().rss)
         devices = [device for device in self.server.get("/system_stats")["devices"] if device["type"] != "cpu"]
         self.card = max(self.card, *(device["vram_total"] - device["vram_free"] for device in devices), 0)
 

@@ -1,59 +1,29 @@
-"""The soak's plan is the same for the same seed and has something of everything, and growth is told from noise."""
+"""The soak has something of every family, and tells what has grown."""
 
 from __future__ import annotations
 
-from collections import Counter
+import random
 
-import numpy as np
 import pytest
 
 from dev import bundled
-from dev.soak import Act, growth, plan
-
-
-def test_a_long_plan_has_everything_several_times() -> None:
-    turns = plan(200, seed=0)
-    assert sum(turn.case is not None for turn in turns) == 200
-    acts = Counter(turn.act for turn in turns)
-    assert all(acts[act] >= 5 for act in Act), acts
-    runs = Counter(turn.case for turn in turns if turn.act == Act.RUN)
-    assert {case.workflow for case in runs if case} == set(bundled.names())
-    assert len({(case.width, case.height) for case in runs if case}) > 3
-    assert sum(count > 1 for count in runs.values()) > len(runs) / 2
+from dev.soak import LIMITS, Outcome, cases
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_a_short_plan_has_every_family_and_repeats_itself(seed: int) -> None:
-    turns = plan(20, seed)
-    assert sum(turn.case is not None for turn in turns) == 20 and turns[-1].case is not None
-    runs = Counter(turn.case for turn in turns if turn.act == Act.RUN)
-    assert {bundled.family(case.workflow) for case in runs if case} == set(bundled.FAMILIES.values())
-    assert max(runs.values()) > 2
+def test_a_few_cases_have_every_family_and_many_have_every_workflow(seed: int) -> None:
+    few, many = (cases(count, random.Random(seed)) for count in (3, 50))
+    assert {bundled.family(name) for name, _, _ in few} == set(bundled.FAMILIES.values())
+    assert {name for name, _, _ in many} == set(bundled.names())
+    assert len({(width, height) for _, width, height in many}) > 3
+    assert many == cases(50, random.Random(seed)) != cases(50, random.Random(seed + 1))
 
 
-def test_the_seed_decides() -> None:
-    assert plan(50, seed=1) == plan(50, seed=1) != plan(50, seed=2)
-
-
-def samples(leak: float, seed: int, count: int = 200) -> np.ndarray:
-    """Bytes after each prompt: filling up at first, then noise, with a jump now and then, on what is leaked."""
-    draw = np.random.default_rng(seed)
-    at = np.arange(count)
-    filling = 300e6 * (1 - np.exp(-at / 15))
-    jumps = draw.choice([0, 200e6], count, p=[0.95, 0.05])
-    return 1e9 + filling + jumps + draw.normal(0, 15e6, count) + leak * at
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_growth_beyond_noise_is_a_leak(seed: int) -> None:
-    for leak, grows in ((0, False), (1e6, True)):
-        grown, noise = growth(samples(leak, seed).tolist())
-        assert (grown > noise) == grows
-        assert abs(grown - leak * 99) < 20e6
-
-
-def test_growth_of_nothing_is_nothing() -> None:
-    grown, noise = growth([1e9] * 20)
-    assert (grown, noise) == (0, 1e7)
-    with pytest.raises(ValueError, match="four samples or more, got 2"):
-        growth([1.0, 2.0])
+@pytest.mark.parametrize("what", LIMITS)
+def test_more_than_the_limit_has_grown(what: str) -> None:
+    before = dict.fromkeys(LIMITS, 1000)
+    at_limit = {name: 1000 + limit for name, limit in LIMITS.items()}
+    assert Outcome(stock=[before, at_limit]).grown() == []
+    assert Outcome(stock=[at_limit, before]).grown() == []
+    [grown] = Outcome(stock=[before, {**at_limit, what: at_limit[what] + 1}]).grown()
+    assert grown == f"1000 {what} at half-time, {at_limit[what] + 1} at the end"
