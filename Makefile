@@ -10,11 +10,11 @@ CHECKPOINT ?=
 # Whole files go to one worker: a running server and all that is made once for a module stay with their tests.
 WORKERS = -n 2 --dist loadfile
 
-HOST = $(PYTHON) dev/host.py
+COMFYUI = $(PYTHON) dev/comfyui.py
 # The pack's own code beside ComfyUI, on these; PYTHONS= for none.
 PYTHONS ?= 3.10 3.12 3.13
 # With the one that COMFYUI_DIR names there are no others.
-OLDER_HOSTS = $(if $(COMFYUI_DIR),,0.27.0 0.24.0 0.18.2)
+OLDER_VERSIONS = $(if $(COMFYUI_DIR),,0.27.0 0.24.0 0.18.2)
 export MODEL PROMPT PORT
 
 .PHONY: help demo test test-shuffled test-full test-newest test-oldest lint bench soak serve verify-released train-mini thumbnails help-pictures prompts host pins clean-host
@@ -41,66 +41,66 @@ help:
 	@echo "make clean-host  remove what was built under .comfyui/; models and pictures stay"
 
 host:
-	$(HOST)
+	$(COMFYUI)
 
 demo:
-	$(HOST) run dev/demo.py $(ARGS)
+	$(COMFYUI) run dev/demo.py $(ARGS)
 
 bench:
-	$(HOST) run -m dev.bench $(ARGS)
+	$(COMFYUI) run -m dev.bench $(ARGS)
 
 soak:
-	$(HOST) run -m dev.soak $(ARGS)
+	$(COMFYUI) run -m dev.soak $(ARGS)
 
 serve:
-	$(HOST) run dev/serve.py $(ARGS)
+	$(COMFYUI) run dev/serve.py $(ARGS)
 
 verify-released:
-	$(HOST) run -m dev.verify_released $(if $(CHECKPOINT),"$(CHECKPOINT)") $(ARGS)
+	$(COMFYUI) run -m dev.verify_released $(if $(CHECKPOINT),"$(CHECKPOINT)") $(ARGS)
 
 thumbnails:
-	$(HOST) run -m dev.thumbnails $(ARGS)
+	$(COMFYUI) run -m dev.thumbnails $(ARGS)
 
 help-pictures:
-	$(HOST) run -m dev.help_pictures $(ARGS)
+	$(COMFYUI) run -m dev.help_pictures $(ARGS)
 
 prompts:
 	$(HOST) run -m dev.export_prompts
 
 test:
-	$(HOST) run -m pytest $(TESTS) -m "not full" $(WORKERS) $(ARGS)
+	$(COMFYUI) run -m pytest $(TESTS) -m "not full" $(WORKERS) $(ARGS)
 
 test-shuffled:
-	$(HOST) run -m pytest $(TESTS) -m "not full" $(WORKERS) -p randomly $(SEED:%=--randomly-seed=%) $(ARGS)
+	$(COMFYUI) run -m pytest $(TESTS) -m "not full" $(WORKERS) -p randomly $(SEED:%=--randomly-seed=%) $(ARGS)
 
-test-full: test-newest $(OLDER_HOSTS:%=test-on-%) $(PYTHONS:%=test-on-python-%)
+test-full: test-newest $(OLDER_VERSIONS:%=test-on-%) $(PYTHONS:%=test-on-python-%)
 
 test-newest:
-	$(HOST) run -m pytest $(TESTS) $(WORKERS) $(ARGS)
+	$(COMFYUI) run -m pytest $(TESTS) $(WORKERS) $(ARGS)
 
 test-on-%: TESTS = tests/live
 test-on-%:
-	$(HOST) --version $* run -m pytest $(TESTS) -m "not full" $(WORKERS) $(ARGS)
+	$(COMFYUI) --version $* run -m pytest $(TESTS) -m "not full" $(WORKERS) $(ARGS)
 
 test-on-python-%: TESTS = tests/unit tests/golden
 test-on-python-%:
-	$(HOST) run -m dev.pythons $* $(TESTS) $(WORKERS) $(ARGS)
+	$(COMFYUI) run -m dev.pythons $* $(TESTS) $(WORKERS) $(ARGS)
 
 # Every node in some workflow, every text, every route that the pack relies on.
 test-oldest:
 	$(MAKE) test-on-0.18.2 TESTS="tests/live/test_server.py tests/live/test_node_texts.py tests/live/test_workflows.py"
 
 lint:
-	$(HOST) run -m ruff check .
-	$(HOST) run -m ruff format --check .
-	$(HOST) run -m basedpyright
+	$(COMFYUI) run -m ruff check .
+	$(COMFYUI) run -m ruff format --check .
+	$(COMFYUI) run -m basedpyright
 
 train-mini:
-	$(HOST) run -m training.mini $(ARGS)
+	$(COMFYUI) run -m training.mini $(ARGS)
 
 pins:
-	$(HOST) run -m dev.pins $(if $(UPGRADE),--upgrade)
-	$(HOST)
+	$(COMFYUI) run -m dev.pins $(if $(UPGRADE),--upgrade)
+	$(COMFYUI)
 
 clean-host:
-	$(HOST) clean
+	$(COMFYUI) clean

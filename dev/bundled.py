@@ -8,7 +8,7 @@ from typing import Any
 
 from PIL import Image, ImageDraw
 
-from dev.host import ROOT
+from dev.comfyui import ROOT
 from dev.stand_ins.swap import swap_prompt
 
 Json = dict[str, Any]

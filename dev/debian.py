@@ -15,7 +15,7 @@ def ensure(find: Callable[[], Path | None], package: str, *, name: str, variable
     """What `find` finds, installed first if there is none and the machine allows it; None if it does not.
 
     name: what the step is called. variable: of the environment; if it names a program, none is installed beside it.
-    Raises HostError if the installation fails.
+    Raises SetupError if the installation fails.
     """
     found = find()
     if found is None and not os.environ.get(variable) and can_install():
@@ -30,7 +30,7 @@ def can_install() -> bool:
 
 
 def install(package: str) -> None:
-    """Raises HostError if the installation fails."""
+    """Raises SetupError if the installation fails."""
     apt = ["env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-qq", "-o", "DPkg::Lock::Timeout=300"]
-    tool([*apt, "update"])
-    tool([*apt, "install", "--no-install-recommends", "-y", package])
+    tool(*apt, "update")
+    tool(*apt, "install", "--no-install-recommends", "-y", package)

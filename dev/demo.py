@@ -21,16 +21,15 @@ from typing import Any
 
 from PIL import Image
 
-from dev import bundled
-from dev import host as hosts
+from dev import bundled, comfyui
 from dev.prompts import set_widgets
 from dev.server import PACKS, ComfyServer, ServerError, WorkflowError, stage
 
 Json = dict[str, Any]
 
-RESULTS = hosts.HOME / "demo"
+RESULTS = comfyui.HOME / "demo"
 # Where `make serve` has its models too; survives `make clean-host`.
-WEIGHTS = hosts.HOME / "ComfyUI" / "models" / "layer_model"
+WEIGHTS = comfyui.HOME / "ComfyUI" / "models" / "layer_model"
 PICTURE = "transparent_mini"
 NUMBER = re.compile(r"_\d+_?$")  # that ComfyUI ends the names of files with
 # Keys that only checkpoints of that family have.
@@ -44,10 +43,10 @@ class DemoError(Exception):
 def main() -> int:
     model, text = os.environ.get("MODEL"), os.environ.get("PROMPT")
     try:
-        host = hosts.locate()
-        checkpoint = find_checkpoint(model, host) if model else None
-        run(host, checkpoint, text)
-    except (DemoError, hosts.HostError, ServerError, WorkflowError, TimeoutError) as error:
+        installation = comfyui.locate()
+        checkpoint = find_checkpoint(model, installation) if model else None
+        run(installation, checkpoint, text)
+    except (DemoError, comfyui.SetupError, ServerError, WorkflowError, TimeoutError) as error:
         print(f"\n{error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -56,20 +55,20 @@ def main() -> int:
     return 0
 
 
-def run(host: hosts.Host, checkpoint: Path | None, text: str | None) -> None:
-    base = hosts.HOME / "stages" / "demo"
+def run(installation: comfyui.ComfyUI, checkpoint: Path | None, text: str | None) -> None:
+    base = comfyui.HOME / "stages" / "demo"
     stage(base, PACKS)
     arguments: list[str] = []
     if checkpoint:
         names = [f"transparent_{family_of(checkpoint)}"]
-        arguments = ["--extra-model-paths-config", str(model_paths(base, checkpoint, host))]
+        arguments = ["--extra-model-paths-config", str(model_paths(base, checkpoint, installation))]
         print(f"Checkpoint: {checkpoint}")
     else:
         names = [PICTURE] if text else [PICTURE, *(name for name in bundled.names() if bundled.is_mini(name) and name != PICTURE)]
         print("The mini models of this pack: small ones, which know a few shapes, colours and materials.")
         print('Anything else: make demo MODEL=path-or-name PROMPT="a glass bottle, high quality" (any SDXL, SD1.5 or FLUX.1 checkpoint)')
 
-    print(f"Starting ComfyUI {host.version} ...", flush=True)
+    print(f"Starting ComfyUI {installation.version} ...", flush=True)
     with ComfyServer(base, extra_args=arguments) as server:
         for name in names:
             paint(server, name, checkpoint, text)
@@ -105,11 +104,11 @@ def prepare(prompt: Json, checkpoint: Path | None, text: str | None) -> None:
         set_widgets(prompt, "Prompt", text=text)
 
 
-def find_checkpoint(model: str, host: hosts.Host) -> Path:
+def find_checkpoint(model: str, installation: comfyui.ComfyUI) -> Path:
     path = Path(model).expanduser()
     if path.is_file():
         return path.absolute()
-    folder = host.tree / "models" / "checkpoints"
+    folder = installation.tree / "models" / "checkpoints"
     files = sorted(file for file in folder.rglob("*") if file.suffix in (".safetensors", ".ckpt"))
     wanted = [file for file in files if model in (file.name, file.stem, file.relative_to(folder).as_posix())]
     if not wanted:
@@ -134,10 +133,10 @@ def family_of(checkpoint: Path) -> str:
     raise DemoError(f"{checkpoint} is no SDXL, SD1.5 or FLUX.1 checkpoint: it has none of their tensors.")
 
 
-def model_paths(base: Path, checkpoint: Path, host: hosts.Host) -> Path:
+def model_paths(base: Path, checkpoint: Path, installation: comfyui.ComfyUI) -> Path:
     """Writes ComfyUI's configuration for this checkpoint, and for LayerDiffuse weights that are or will be on this machine."""
     WEIGHTS.mkdir(parents=True, exist_ok=True)
-    weights = dict.fromkeys([str(WEIGHTS), str(host.tree / "models" / "layer_model")])
+    weights = dict.fromkeys([str(WEIGHTS), str(installation.tree / "models" / "layer_model")])
     config = base / "extra_model_paths.yaml"
     # JSON is YAML, and quotes any path correctly.
     config.write_text(json.dumps({"demo": {"checkpoints": str(checkpoint.parent), "layer_model": "\n".join(weights)}}), encoding="utf-8")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from dev import bundled
 from dev.frontend import Frontend, FrontendError, Json, ensure_browser
-from dev.host import ROOT, HostError
+from dev.comfyui import ROOT, SetupError
 from dev.server import ComfyServer, ServerError, staged
 
 # A blueprint is one node, whose insides take part only as far as they are connected.
@@ -50,7 +50,7 @@ def main() -> int:
                 nodes = (f"{json.dumps(key)}: {json.dumps(node)}" for key, node in export(frontend, path).items())
                 # One node a line, so that a diff shows which nodes have changed.
                 (bundled.PROMPTS / f"{name}.json").write_text("{\n" + ",\n".join(nodes) + "\n}\n", encoding="utf-8")
-    except (HostError, ServerError, FrontendError) as error:
+    except (SetupError, ServerError, FrontendError) as error:
         print(error, file=sys.stderr)
         return 1
     return 0

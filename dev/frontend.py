@@ -26,9 +26,9 @@ from typing import TYPE_CHECKING, Any
 # So that this file also runs as a plain script.
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 
+from dev.comfyui import HOME, PINS
 from dev.debian import ensure
-from dev.host import HOME, PINS
-from dev.steps import HostError, digest, only_one_builder, stamped_step, tool
+from dev.steps import SetupError, digest, only_one_builder, stamped_step, tool
 
 if TYPE_CHECKING:
     from playwright.sync_api import ConsoleMessage, Page, Playwright, Route
@@ -91,7 +91,7 @@ def _starts(path: str) -> bool:
 def ensure_browser() -> Path | None:
     """The browser to drive, installed first (Debian's Chromium) if there is none and the machine allows it; None if it does not.
 
-    Raises HostError if the installation fails.
+    Raises SetupError if the installation fails.
     """
     return ensure(find_browser, "chromium", name="browser for tests", variable="CHROME_BIN")
 
@@ -99,13 +99,13 @@ def ensure_browser() -> Path | None:
 def ensure_frontend(version: str) -> Path:
     """The files of a frontend that PINS names, for ComfyUI's --front-end-root; fetched first if they are not there.
 
-    Raises HostError if that fails.
+    Raises SetupError if that fails.
     """
     folder, pin = HOME / "frontends" / version, PINS / f"frontend-{version}.txt"
     options = ["--no-deps", "--require-hashes", "--upgrade", "--target", str(folder)]
     command = [sys.executable, "-m", "pip", "install", *options, "-r", str(pin)]
     with only_one_builder(HOME):
-        stamped_step(f"frontend {version}", folder / ".diaphane-frontend", digest(pin.read_bytes()), partial(tool, command))
+        stamped_step(f"frontend {version}", folder / ".diaphane-frontend", digest(pin.read_bytes()), partial(tool, *command))
     return folder / "comfyui_frontend_package" / "static"
 
 
@@ -319,7 +319,7 @@ class Frontend:
 def main() -> int:
     try:
         browser = ensure_browser()
-    except HostError as error:
+    except SetupError as error:
         print(error, file=sys.stderr)
         return 1
     print(browser or "No browser found, and none can be installed here. Install Chromium or Google Chrome, or set CHROME_BIN.")

@@ -1,7 +1,7 @@
 """Files as large as the real ones, with made-up weights: checkpoints that CheckpointLoaderSimple recognises, and released-shaped files.
 
 For the tests that need true widths and true sizes (`make test-full`). Run as a script inside the host, because the shapes of a
-checkpoint come from ComfyUI's own classes: `python dev/host.py run dev/full_size.py FOLDER SD1.5 [SDXL]`.
+checkpoint come from ComfyUI's own classes: `python dev/comfyui.py run dev/full_size.py FOLDER SD1.5 [SDXL]`.
 """
 
 # ComfyUI is not typed, and only there once it has been imported.
@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from dev.in_process import import_host
+from dev.in_process import import_comfyui
 from dev.stand_ins.seeded import seeded_weight
 from dev.stand_ins.shapes import Shapes, table, unet_config
 from dev.stand_ins.weights import released
@@ -67,6 +67,6 @@ def write(folder: Path, family: str) -> None:
 
 if __name__ == "__main__":
     models_folder, *families = sys.argv[1:]
-    import_host(Path(models_folder).parent, "--cpu")
+    import_comfyui(Path(models_folder).parent, "--cpu")
     for each in families:
         write(Path(models_folder), each)

@@ -46,7 +46,7 @@ def _speaks(path: str) -> bool:
 
 
 def ensure_gimp() -> Path | None:
-    """GIMP, installed first (Debian's) if there is none and the machine allows it; None if it does not. Raises HostError if that fails."""
+    """GIMP, installed first (Debian's) if there is none and the machine allows it; None if it does not. Raises SetupError if that fails."""
     return ensure(find_gimp, "gimp", name="GIMP for tests", variable="GIMP_BIN")
 
 

@@ -14,14 +14,13 @@ from typing import Any
 
 from PIL import Image
 
-from dev import bundled
-from dev import host as hosts
+from dev import bundled, comfyui
 from dev.frontend import Frontend, FrontendError, ensure_browser
 from dev.server import ComfyServer, ServerError, staged
 
 Json = dict[str, Any]
 
-HELP = hosts.ROOT / "web" / "docs"
+HELP = comfyui.ROOT / "web" / "docs"
 FOLDER = HELP / "pictures"
 SCALE = 0.75
 # Between columns and between the nodes of a column.
@@ -36,7 +35,7 @@ def main() -> int:
         return 1
     try:
         draw_all(sys.argv[1:] or sorted(page.stem for page in HELP.glob("*.md")))
-    except (hosts.HostError, ServerError, FrontendError) as error:
+    except (comfyui.SetupError, ServerError, FrontendError) as error:
         print(error, file=sys.stderr)
         return 1
     return 0
@@ -53,7 +52,7 @@ def draw_all(node_types: Sequence[str]) -> None:
                     print(f"{node_type}: no workflow uses it", flush=True)
                     continue
                 path = draw(frontend, node_type, workflow)
-                print(f"{path.relative_to(hosts.ROOT)}: {path.stat().st_size / 1000:.0f} kB", flush=True)
+                print(f"{path.relative_to(comfyui.ROOT)}: {path.stat().st_size / 1000:.0f} kB", flush=True)
 
 
 def draw(frontend: Frontend, node_type: str, workflow: Json) -> Path:

@@ -1,6 +1,6 @@
 """ComfyUI in this process, on the CPU or as it chooses: for tests and benchmarks that need its models, not its server."""
 
-# The host is not typed, and only there once it has been imported.
+# ComfyUI is not typed, and only there once it has been imported.
 # pyright: reportMissingImports=false, reportAttributeAccessIssue=false
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from typing import Any
 
 from torch import Tensor
 
-from dev import host as hosts
+from dev import comfyui
 
 
-def import_host(base: Path, *arguments: str) -> None:
+def import_comfyui(base: Path, *arguments: str) -> None:
     """Imports ComfyUI as `main.py --base-directory BASE ARGUMENTS` would, once per process."""
-    tree = str(hosts.locate().tree)
+    tree = str(comfyui.locate().tree)
     own, sys.argv = sys.argv, ["main.py", "--base-directory", str(base), *arguments]
     sys.path.insert(0, tree)
     try:

@@ -1,8 +1,8 @@
 """Writes the English texts for the frontend from the nodes themselves, and says what other languages lack.
 
-    python3 dev/host.py run dev/locales.py
+    python3 dev/comfyui.py run dev/locales.py
 
-The host collects locales/LANGUAGE/nodeDefs.json of every pack (app/custom_node_manager.py). English comes from the nodes' schemas and
+ComfyUI collects locales/LANGUAGE/nodeDefs.json of every pack (app/custom_node_manager.py). English comes from the nodes' schemas and
 is never edited by hand. The other languages are written by people; this only brings them into the same order, takes out what is stale,
 and fills in what the same English text is called elsewhere in that language (what `mask` means is said once).
 """
@@ -18,11 +18,11 @@ from typing import Any
 # So that this file also runs as a plain script.
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 
-from dev import host as hosts
+from dev import comfyui
 
 Json = dict[str, Any]
 
-LOCALES = hosts.ROOT / "locales"
+LOCALES = comfyui.ROOT / "locales"
 ENGLISH = "en"
 TRANSLATIONS = ("zh", "zh-TW", "ja", "ko", "fr", "es", "ru", "de", "pt-BR")
 FILE = "nodeDefs.json"
@@ -104,17 +104,17 @@ def filled(english: Json, before: Json, texts: Json) -> Json:
     return build(english)
 
 
-def ask_host() -> Json:
+def ask_comfyui() -> Json:
     """What a running ComfyUI says about the nodes of this pack."""
     from dev.server import ComfyServer, staged
 
     with staged("locales-") as base, ComfyServer(base, extra_args=["--cpu"]) as server:
         info = server.object_info()
-    return {node_id: node for node_id, node in info.items() if node["python_module"] == f"custom_nodes.{hosts.PACK}"}
+    return {node_id: node for node_id, node in info.items() if node["python_module"] == f"custom_nodes.{comfyui.PACK}"}
 
 
 def main() -> int:
-    english = definitions(ask_host())
+    english = definitions(ask_comfyui())
     if not english:
         print("ComfyUI did not load the pack.", file=sys.stderr)
         return 1
@@ -137,7 +137,7 @@ def _write(language: str, texts: Json) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     changed = not path.is_file() or path.read_text(encoding="utf-8") != render(texts)
     path.write_text(render(texts), encoding="utf-8", newline="\n")
-    print(f"{path.relative_to(hosts.ROOT)}: {len(texts)} nodes, {'written' if changed else 'unchanged'}")
+    print(f"{path.relative_to(comfyui.ROOT)}: {len(texts)} nodes, {'written' if changed else 'unchanged'}")
 
 
 if __name__ == "__main__":

@@ -13,21 +13,28 @@ import subprocess
 import sys
 from pathlib import Path
 
-from dev import host as hosts
+from dev import comfyui
 from dev.server import PACKS, STAND_INS, has_gpu
+from dev.steps import link_directory, remove_link
 
 
 def main() -> int:
-    host = hosts.locate()
+    installation = comfyui.locate()
     port = os.environ.get("PORT") or "8188"
-    command = [str(host.python), str(host.tree / "main.py"), "--listen", "127.0.0.1", "--port", port]
-    command += ["--base-directory", str(host.tree), "--extra-model-paths-config", str(extra_paths(host)), "--disable-auto-launch"]
-    if not has_gpu(str(host.python)):
+    command = [str(installation.python), str(installation.tree / "main.py"), "--listen", "127.0.0.1", "--port", port]
+    command += [
+        "--base-directory",
+        str(installation.tree),
+        "--extra-model-paths-config",
+        str(extra_paths(installation)),
+        "--disable-auto-launch",
+    ]
+    if not has_gpu(str(installation.python)):
         command.append("--cpu")
-    print(f"ComfyUI {host.version} with {hosts.PACK}: http://127.0.0.1:{port} (Ctrl-C ends it)", flush=True)
+    print(f"ComfyUI {installation.version} with {comfyui.PACK}: http://127.0.0.1:{port} (Ctrl-C ends it)", flush=True)
     # Whoever ends this script ends ComfyUI with it.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    process = subprocess.Popen([*command, *sys.argv[1:]], cwd=host.tree, env=host.server_environment())
+    process = subprocess.Popen([*command, *sys.argv[1:]], cwd=installation.tree, env=installation.server_environment())
     try:
         return process.wait()
     except KeyboardInterrupt:
@@ -35,21 +42,21 @@ def main() -> int:
         return process.wait()
 
 
-def extra_paths(host: hosts.Host) -> Path:
+def extra_paths(installation: comfyui.ComfyUI) -> Path:
     """Writes the configuration that adds our packs to the tree's own, without touching the tree; returns its path."""
-    folder = hosts.HOME / "serve"
+    folder = comfyui.HOME / "serve"
     packs = STAND_INS
-    if not any(path.resolve() == hosts.ROOT for path in (host.tree / "custom_nodes").iterdir()):
+    if not any(path.resolve() == comfyui.ROOT for path in (installation.tree / "custom_nodes").iterdir()):
         packs = {**packs, **PACKS}
     links = folder / "custom_nodes"
     links.mkdir(parents=True, exist_ok=True)
     for link in links.iterdir():
-        hosts.remove_link(link)
+        remove_link(link)
         if link.is_dir():
             shutil.rmtree(link)
     for name, path in packs.items():
         if path.is_dir():
-            hosts.link_directory(path, links / name)
+            link_directory(path, links / name)
     config = folder / "extra_model_paths.yaml"
     # JSON is YAML, and quotes any path correctly.
     config.write_text(json.dumps({"diaphane": {"custom_nodes": str(links)}}), encoding="utf-8")

@@ -31,8 +31,9 @@ from typing import Any
 import psutil
 import websocket
 
-from dev import host as hosts
+from dev import comfyui
 from dev.results import History, WorkflowError, WorkflowInterrupted, judged, refusal
+from dev.steps import link_directory, remove_link
 
 __all__ = [
     "PACKS",
@@ -55,8 +56,8 @@ Progress = Callable[[str, float, float], None]
 COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 # subprocess.CREATE_NEW_PROCESS_GROUP, which only Windows defines.
 NEW_GROUP = 0x200
-PACKS = {hosts.PACK: hosts.ROOT}
-STAND_INS = {"stand_ins": hosts.ROOT / "dev" / "stand_ins"}
+PACKS = {comfyui.PACK: comfyui.ROOT}
+STAND_INS = {"stand_ins": comfyui.ROOT / "dev" / "stand_ins"}
 FOLDERS = ("custom_nodes", "input", "models", "output", "temp", "user")
 
 
@@ -69,21 +70,21 @@ def stage(base: Path, packs: Mapping[str, Path]) -> Path:
     for folder in FOLDERS:
         (base / folder).mkdir(parents=True, exist_ok=True)
     for name, path in packs.items():
-        hosts.link_directory(path, base / "custom_nodes" / name)
+        link_directory(path, base / "custom_nodes" / name)
     return base
 
 
 def unstage(base: Path) -> None:
     """Removes a base directory that stage() made, without following its links."""
     for link in (base / "custom_nodes").iterdir():
-        hosts.remove_link(link)
+        remove_link(link)
     shutil.rmtree(base, ignore_errors=True)
 
 
 @contextlib.contextmanager
 def staged(prefix: str, packs: Mapping[str, Path] = PACKS, *, stand_ins: bool = False) -> Iterator[Path]:
     """A new base directory under .comfyui/stages, from `with` to the end of the block. stand_ins: with their nodes and files, too."""
-    stages = hosts.HOME / "stages"
+    stages = comfyui.HOME / "stages"
     stages.mkdir(parents=True, exist_ok=True)
     base = Path(tempfile.mkdtemp(prefix=prefix, dir=stages))
     try:
@@ -111,14 +112,14 @@ class ComfyServer:
         env: Mapping[str, str] | None = None,
         log: Path | None = None,
         port: int | None = None,
-        host: hosts.Host | None = None,
+        installation: comfyui.ComfyUI | None = None,
         start_timeout: float = 180,
     ):
         self.base_directory = base_directory.resolve()
         self.log = log or self.base_directory / "server.log"
         self.port = port or free_port()
         self.url = f"http://127.0.0.1:{self.port}"
-        self.host = host or hosts.locate()
+        self.installation = installation or comfyui.locate()
         self.start_timeout = start_timeout
         self._extra_args = list(extra_args)
         self._env = dict(env or {})
@@ -135,10 +136,10 @@ class ComfyServer:
 
     def command(self) -> list[str]:
         database = self.base_directory / "user" / "comfyui.db"
-        command = [str(self.host.python), "-u", str(self.host.tree / "main.py"), "--port", str(self.port)]
+        command = [str(self.installation.python), "-u", str(self.installation.tree / "main.py"), "--port", str(self.port)]
         command += ["--base-directory", str(self.base_directory), "--database-url", f"sqlite:///{database.as_posix()}"]
         command += ["--disable-auto-launch", "--disable-api-nodes"]
-        if not has_gpu(str(self.host.python)) and "--cpu" not in self._extra_args:
+        if not has_gpu(str(self.installation.python)) and "--cpu" not in self._extra_args:
             command.append("--cpu")
         return command + self._extra_args
 
@@ -152,7 +153,7 @@ class ComfyServer:
                 self.command(),
                 cwd=self.base_directory,
                 # Threads that spin while they wait would take the cores from whoever shares this machine.
-                env={**self.host.server_environment(), "PYTHONUTF8": "1", "OMP_WAIT_POLICY": "PASSIVE", **self._env},
+                env={**self.installation.server_environment(), "PYTHONUTF8": "1", "OMP_WAIT_POLICY": "PASSIVE", **self._env},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

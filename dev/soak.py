@@ -22,7 +22,7 @@ import numpy as np
 from PIL import Image
 
 from dev import bundled
-from dev.host import HostError
+from dev.comfyui import SetupError
 from dev.prompts import loader, node, set_widgets
 from dev.server import ComfyServer, ServerError, WorkflowError, WorkflowInterrupted, staged
 
@@ -179,7 +179,7 @@ def main() -> int:
     arguments = parser.parse_args()
     try:
         outcome = soak(arguments.prompts, arguments.seed)
-    except (HostError, ServerError, WorkflowError, TimeoutError) as error:
+    except (SetupError, ServerError, WorkflowError, TimeoutError) as error:
         print(error, file=sys.stderr)
         return 1
     print(f"{outcome.compared} results compared, {outcome.inspected} looks at base models, {outcome.interrupted} interrupts")

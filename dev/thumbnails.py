@@ -19,8 +19,7 @@ from typing import Any
 
 from PIL import Image, ImageChops, ImageDraw, ImageOps
 
-from dev import bundled, mini_workflows
-from dev import host as hosts
+from dev import bundled, comfyui, mini_workflows
 from dev.server import ComfyServer, ServerError, WorkflowError, staged
 
 Json = dict[str, Any]
@@ -51,16 +50,19 @@ def main() -> int:
         parser.error(f"there is no workflow {', '.join(sorted(unknown))}; there are {', '.join(bundled.names())}")
     try:
         return run(names, arguments.models)
-    except (hosts.HostError, ServerError) as error:
+    except (comfyui.SetupError, ServerError) as error:
         print(error, file=sys.stderr)
         return 1
 
 
 def run(names: Sequence[str], models: str) -> int:
     """Runs the workflows one after another; 1 if one of them fails, after all the others."""
-    host = hosts.locate()
+    installation = comfyui.locate()
     failed = 0
-    with staged("thumbnails-", stand_ins=models == MINI) as base, ComfyServer(base, extra_args=prepare(base, models, host)) as server:
+    with (
+        staged("thumbnails-", stand_ins=models == MINI) as base,
+        ComfyServer(base, extra_args=prepare(base, models, installation)) as server,
+    ):
         for name in names:
             try:
                 pictures = results(server, name, models)
@@ -74,7 +76,7 @@ def run(names: Sequence[str], models: str) -> int:
     return failed
 
 
-def prepare(base: Path, models: str, host: hosts.Host) -> list[str]:
+def prepare(base: Path, models: str, installation: comfyui.ComfyUI) -> list[str]:
     """Puts pictures to load into the base directory, and says where the models are; returns further arguments for the server."""
     if models == MINI:
         mini_workflows.draw_inputs(base / "input")
@@ -82,10 +84,10 @@ def prepare(base: Path, models: str, host: hosts.Host) -> list[str]:
     from dev.demo import WEIGHTS
 
     bundled.draw_cut_out(base / "input" / bundled.EXAMPLE, 1024, 1024)
-    folders = {kind: str(host.tree / "models" / kind) for kind in ("checkpoints", "loras", "controlnet")}
+    folders = {kind: str(installation.tree / "models" / kind) for kind in ("checkpoints", "loras", "controlnet")}
     config = base / "extra_model_paths.yaml"
     # JSON is YAML, and quotes any path correctly.
-    layers = "\n".join(dict.fromkeys([str(WEIGHTS), str(host.tree / "models" / "layer_model")]))
+    layers = "\n".join(dict.fromkeys([str(WEIGHTS), str(installation.tree / "models" / "layer_model")]))
     config.write_text(json.dumps({"thumbnails": {**folders, "layer_model": layers}}), encoding="utf-8")
     return ["--extra-model-paths-config", str(config)]
 

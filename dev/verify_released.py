@@ -21,8 +21,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from dev import bundled, demo, prompts
-from dev import host as hosts
+from dev import bundled, comfyui, demo, prompts
 from dev.server import PACKS, ComfyServer, ServerError, WorkflowError, stage, staged
 from dev.stand_ins.swap import swap_prompt
 from dev.steps import sha256_of
@@ -34,7 +33,7 @@ from lib_layerdiffuse.weights.fetch import ensure
 
 Json = dict[str, Any]
 
-RESULTS = hosts.HOME / "verified"
+RESULTS = comfyui.HOME / "verified"
 TEXT = "an apple, high quality"  # everything else of the recipes is in the bundled workflows
 METHODS = {"transparent_sdxl": ("attention", "conv"), "transparent_sd15": ("attention",), "transparent_flux": ("attention",)}
 ROLES = {"attention": Role.TRANSPARENT_ATTENTION, "conv": Role.TRANSPARENT_CONV}
@@ -53,10 +52,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             with staged("verify-", stand_ins=True) as base, ComfyServer(base) as server:
                 for workflow in METHODS:
                     verify(server, workflow, None)
-        host = hosts.locate()
-        for checkpoint in [demo.find_checkpoint(name, host) for name in options.checkpoints]:
-            verify_checkpoint(checkpoint, host)
-    except (demo.DemoError, DiaphaneError, hosts.HostError, ServerError, WorkflowError, TimeoutError) as error:
+        installation = comfyui.locate()
+        for checkpoint in [demo.find_checkpoint(name, installation) for name in options.checkpoints]:
+            verify_checkpoint(checkpoint, installation)
+    except (demo.DemoError, DiaphaneError, comfyui.SetupError, ServerError, WorkflowError, TimeoutError) as error:
         print(f"\n{error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -66,20 +65,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def verify_checkpoint(checkpoint: Path, host: hosts.Host) -> None:
+def verify_checkpoint(checkpoint: Path, installation: comfyui.ComfyUI) -> None:
     """All recipes of its family, in a server of their own, so that times and memory are those of this checkpoint."""
     workflow = f"transparent_{demo.family_of(checkpoint)}"
-    print(f"Checkpoint: {checkpoint}\nComfyUI {host.version}")
-    base = stage(hosts.HOME / "stages" / "verify", PACKS)
-    paths = demo.model_paths(base, checkpoint, host)
-    fetch(Family(bundled.family(workflow)), [ROLES[method] for method in METHODS[workflow]], host)
+    print(f"Checkpoint: {checkpoint}\nComfyUI {installation.version}")
+    base = stage(comfyui.HOME / "stages" / "verify", PACKS)
+    paths = demo.model_paths(base, checkpoint, installation)
+    fetch(Family(bundled.family(workflow)), [ROLES[method] for method in METHODS[workflow]], installation)
     with ComfyServer(base, extra_args=["--extra-model-paths-config", str(paths)]) as server:
         verify(server, workflow, checkpoint)
 
 
-def fetch(family: Family, roles: Sequence[Role], host: hosts.Host) -> None:
+def fetch(family: Family, roles: Sequence[Role], installation: comfyui.ComfyUI) -> None:
     """Sees to it that the released files are there, in the folders where the server looks. DemoError for a file that is another one."""
-    folders = [demo.WEIGHTS, host.tree / "models" / "layer_model"]
+    folders = [demo.WEIGHTS, installation.tree / "models" / "layer_model"]
     for file in dict.fromkeys(lookup(family, role) for role in (*roles, Role.DECODER, Role.ENCODER)):
         progress = demo.Progress({})
         path = ensure(file, folders, lambda done, total, name=file.name, show=progress: show(name, done, total))

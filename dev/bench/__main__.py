@@ -28,8 +28,8 @@ import torch
 from torch import Tensor
 from torch.utils.benchmark import Compare, Timer
 
-from dev.full_size import released_shapes
-from dev.in_process import import_host, sampling
+from dev.stand_ins.shapes import table
+from dev.in_process import import_comfyui, sampling
 from lib_layerdiffuse.nets.eight_passes import ORIENTATIONS, estimate_rgba, turn, turn_back
 from lib_layerdiffuse.nets.transparent_decoder import TransparentDecoder
 from lib_layerdiffuse.pixels.bleed import bleed_rgb
@@ -53,7 +53,7 @@ class Case:
 def decode(device: torch.device, dtype: torch.dtype) -> Iterator[Case]:
     """The transparent decoder on pictures of some sizes."""
     new = {"device": device, "dtype": dtype}
-    decoder = TransparentDecoder.from_shapes(released_shapes("transparent_decoder"), **new).eval().requires_grad_(False)
+    decoder = TransparentDecoder.from_shapes(table("facts/transparent_decoder"), **new).eval().requires_grad_(False)
     for side, count, passes in ((512, 1, 1), (512, 1, 8), (512, 4, 1), (1024, 1, 1), (1024, 1, 8), (2048, 1, 1)):
         pictures = torch.rand(count, 3, side, side, **new), torch.randn(count, 4, side // 8, side // 8, **new)
         work = f"{count} x {side}x{side}, passes: {passes}"
@@ -76,7 +76,7 @@ def sharing(device: torch.device, dtype: torch.dtype) -> Iterator[Case]:
 
     plain = random_model("SD1.5", device, dtype)
     for frames in (1, 3):
-        weights = {key: torch.randn(shape) * 0.02 for key, shape in released_shapes(f"sd15_attention_sharing_f{frames}").items()}
+        weights = {key: torch.randn(shape) * 0.02 for key, shape in table(f"facts/sd15_attention_sharing_f{frames}").items()}
         shared = share_attention(plain, weights)
         for side in (256, 512):
             latent = torch.randn(frames, 4, side // 8, side // 8, device=device)
@@ -95,7 +95,7 @@ def patching(device: torch.device, dtype: torch.dtype) -> Iterator[Case]:
     plain = random_model("SDXL", device, torch.float16, dtype)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "deltas.safetensors"
-        shapes = released_shapes("xl_transparent_conv")
+        shapes = table("facts/xl_transparent_conv")
         safetensors.torch.save_file({key: torch.zeros(shape, dtype=torch.float16) for key, shape in shapes.items()}, path)
         yield Case("open the file", "ours", partial(read_state_dict, path))
         yield Case("open the file", "textbook", lambda: safetensors.torch.load(path.read_bytes()))
@@ -173,7 +173,7 @@ def main() -> int:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     dtype = getattr(torch, arguments.dtype or ("float16" if device.type == "cuda" else "float32"))
     with tempfile.TemporaryDirectory() as base:
-        import_host(Path(base), *(["--cpu"] if device.type == "cpu" else []))
+        import_comfyui(Path(base), *(["--cpu"] if device.type == "cpu" else []))
         measure(parts[0], device, dtype)
     return 0
 

@@ -6,8 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from dev import bundled
-from dev import host as hosts
+from dev import bundled, comfyui
 from dev.frontend import Frontend
 
 pytestmark = pytest.mark.browser
@@ -26,7 +25,7 @@ def _tidy(frontend: Frontend) -> Iterator[None]:
 def browse(frontend: Frontend) -> None:
     """Opens the templates of this pack."""
     frontend.page.evaluate("() => app.extensionManager.command.execute('Comfy.BrowseTemplates')")
-    frontend.page.locator("[role=dialog]").get_by_text(hosts.PACK, exact=True).first.click()
+    frontend.page.locator("[role=dialog]").get_by_text(comfyui.PACK, exact=True).first.click()
     frontend.page.locator(CARD.format(bundled.names()[0])).wait_for()
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from psd_tools import PSDImage
 
-from dev import host as hosts
+from dev import comfyui
 from dev.prompts import Json, encode, loader, node, text_to_image
 from dev.server import ComfyServer, ServerError, stage, unstage
 from tests.unit import test_weights_fetch as weights_fetch
@@ -43,13 +43,13 @@ def servers(hub: Hub) -> Iterator[list[ComfyServer]]:
     """Two servers that share a models folder, which lacks one file. The first has this pack twice, and the older pack."""
     from dev.stand_ins.weights import write_all
 
-    stages = hosts.HOME / "stages"
+    stages = comfyui.HOME / "stages"
     stages.mkdir(parents=True, exist_ok=True)
     bases = [Path(tempfile.mkdtemp(prefix="faults-", dir=stages)) for _ in range(2)]
     first, second = bases
     try:
-        packs = {hosts.PACK: hosts.ROOT, "stand_ins": hosts.ROOT / "dev" / "stand_ins", "zz_trouble": PACKS / "trouble"}
-        stage(first, {**packs, f"{hosts.PACK}-main": hosts.ROOT, "older": PACKS / "older"})
+        packs = {comfyui.PACK: comfyui.ROOT, "stand_ins": comfyui.ROOT / "dev" / "stand_ins", "zz_trouble": PACKS / "trouble"}
+        stage(first, {**packs, f"{comfyui.PACK}-main": comfyui.ROOT, "older": PACKS / "older"})
         stage(second, packs)
         write_all(first / "models")
         for folder in ("layer_model", "loras"):
@@ -126,12 +126,12 @@ def test_two_copies_and_the_older_pack(servers: list[ComfyServer]) -> None:
     found = server.object_info()
     assert log.count("Diaphane is installed twice") == 1
     warning = next(line for line in log.splitlines() if "installed twice" in line)
-    copies = [f"{server.base_directory / 'custom_nodes' / name}" for name in (hosts.PACK, f"{hosts.PACK}-main")]
+    copies = [f"{server.base_directory / 'custom_nodes' / name}" for name in (comfyui.PACK, f"{comfyui.PACK}-main")]
     assert all(f"{copy} " in warning for copy in copies), warning
     assert "Remove one of the two folders" in warning
     # All nodes come from one copy: they know one another's layers.
     ours = {info["python_module"] for node_id, info in found.items() if node_id.startswith("Diaphane")}
-    assert len(ours) == 1 and ours <= {f"custom_nodes.{hosts.PACK}", f"custom_nodes.{hosts.PACK}-main"}
+    assert len(ours) == 1 and ours <= {f"custom_nodes.{comfyui.PACK}", f"custom_nodes.{comfyui.PACK}-main"}
     assert server.outputs(server.queue(layered(3)))
     assert server.outputs(server.queue(text_to_image(seed=5)))
 
@@ -147,5 +147,5 @@ def test_the_older_pack_keeps_its_ids_and_the_log_says_so(servers: list[ComfySer
     assert f"{OLD}Apply" in line and f"{OLD}Decode" in line and f"{OLD}JointApply" not in line
     # Alone, this pack has them all.
     assert {info["python_module"] for node_id, info in servers[1].object_info().items() if node_id.startswith(OLD)} == {
-        f"custom_nodes.{hosts.PACK}"
+        f"custom_nodes.{comfyui.PACK}"
     }

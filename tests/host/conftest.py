@@ -16,13 +16,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from dev import host as hosts
-from dev.in_process import import_host
+from dev import comfyui
+from dev.in_process import import_comfyui
 from dev.stand_ins.shapes import unet_config
 from dev.stand_ins.weights import write_all
 
 BASE = Path(tempfile.mkdtemp(prefix="diaphane-host-"))
-import_host(BASE, "--cpu")
+import_comfyui(BASE, "--cpu")
 
 from comfy.model_patcher import CoreModelPatcher, ModelPatcher  # noqa: E402 - only now can it be imported
 
@@ -55,7 +55,7 @@ def _remove_base_directory() -> Iterator[None]:
 def pack() -> ModuleType:
     """This pack's entry point, imported as the host imports a folder in custom_nodes: as a package of its own."""
     name = "diaphane_under_test"
-    spec = importlib.util.spec_from_file_location(name, hosts.ROOT / "__init__.py", submodule_search_locations=[str(hosts.ROOT)])
+    spec = importlib.util.spec_from_file_location(name, comfyui.ROOT / "__init__.py", submodule_search_locations=[str(comfyui.ROOT)])
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module

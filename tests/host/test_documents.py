@@ -256,7 +256,7 @@ def help_page(node_id: str) -> str:
 def test_english_texts_are_those_of_the_nodes(all_infos: dict[str, Json], english: Json) -> None:
     texts = locales.definitions(all_infos)
     differing = sorted(locales.keys(texts) ^ locales.keys(english)) or [node for node in texts if texts[node] != english[node]]
-    assert not differing, f"run `python3 dev/host.py run dev/locales.py`: {differing}"
+    assert not differing, f"run `python3 dev/comfyui.py run dev/locales.py`: {differing}"
     assert (locales.LOCALES / locales.ENGLISH / locales.FILE).read_text(encoding="utf-8") == locales.render(texts)
 
 

@@ -22,7 +22,7 @@ from psd_tools import PSDImage
 from psd_tools.constants import Resource
 from torch import Tensor
 
-from dev import host as hosts
+from dev import comfyui
 
 WORKFLOW = {"prompt": {"1": {"class_type": "KSampler", "inputs": {"text": 'a "fox" & <hound>, 狐'}}}, "workflow": {"nodes": []}}
 # From the specification's list; anything else is an extension.
@@ -246,7 +246,7 @@ print(before, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.time() - 
 def test_ten_large_layers_take_no_more_memory_than_three(tmp_path: Path, form: str) -> None:
     if sys.platform == "win32":
         pytest.skip("optional: Windows has no resource module")
-    script = MEMORY.format(root=str(hosts.ROOT), side=4096, path=str(tmp_path / "large"), form=form)
+    script = MEMORY.format(root=str(comfyui.ROOT), side=4096, path=str(tmp_path / "large"), form=form)
     answer = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     before, after, _ = map(float, answer.stdout.split())
     assert after - before < 3 * 4096 * 4096 * 16 / 1024, answer.stdout  # KiB

@@ -20,7 +20,7 @@ import torch
 from comfy.sd import VAE
 from torch import Tensor
 
-from dev.host import ROOT
+from dev.comfyui import ROOT
 from dev.stand_ins.seeded import seeded_weights
 from dev.stand_ins.shapes import offset_encoder_shapes, transparent_decoder_shapes
 from dev.stand_ins.vae import build_vae

@@ -10,7 +10,7 @@ from types import ModuleType
 import comfyui_version
 import pytest
 
-from dev import host as hosts
+from dev import comfyui
 from dev.source import SOURCES
 from lib_layerdiffuse.comfyui.registration import OLDEST_HOST
 
@@ -34,6 +34,6 @@ def test_other_hosts_are_not(pack: ModuleType, monkeypatch: pytest.MonkeyPatch, 
 
 
 def test_the_oldest_host_is_the_one_that_is_declared_and_tested() -> None:
-    declared = re.search(r'requires-comfyui = ">=(.*)"', (hosts.ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    declared = re.search(r'requires-comfyui = ">=(.*)"', (comfyui.ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     assert declared and declared[1] == OLDEST_HOST == min(SOURCES, key=lambda version: [int(part) for part in version.split(".")])
-    assert f"test-on-{OLDEST_HOST}" in (hosts.ROOT / "Makefile").read_text(encoding="utf-8")
+    assert f"test-on-{OLDEST_HOST}" in (comfyui.ROOT / "Makefile").read_text(encoding="utf-8")

@@ -59,7 +59,7 @@ def test_all_languages_are_there() -> None:
 
 @each_language
 def test_nothing_is_missing_or_stale(language: str) -> None:
-    """`python3 dev/host.py run dev/locales.py` fills in what is known already and takes out what is stale."""
+    """`python3 dev/comfyui.py run dev/locales.py` fills in what is known already and takes out what is stale."""
     texts = LANGUAGES[language]
     missing, stale = sorted(ENGLISH.keys() - texts.keys()), sorted(texts.keys() - ENGLISH.keys())
     assert not missing, "translate\n" + "\n".join(f"{key}: {ENGLISH[key]}" for key in missing)

@@ -10,8 +10,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from dev import demo
-from dev import host as hosts
+from dev import comfyui, demo
 from training.data.procedural import over
 from training.judge import judge
 
@@ -74,7 +73,7 @@ def test_says_which_checkpoints_cannot_be_used(tmp_path: Path) -> None:
 
 
 def test_names_the_folder_where_a_checkpoint_is_looked_for() -> None:
-    host = hosts.locate()
+    host = comfyui.locate()
     with pytest.raises(demo.DemoError, match="no_such_model.* is no file") as caught:
         demo.find_checkpoint("no_such_model", host)
     assert str(host.tree / "models" / "checkpoints") in str(caught.value)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from dev import host as hosts
+from dev import comfyui
 from dev.server import ComfyServer, staged
 
 pytestmark = [pytest.mark.live, pytest.mark.full, pytest.mark.timeout(1800)]
@@ -17,10 +17,10 @@ pytestmark = [pytest.mark.live, pytest.mark.full, pytest.mark.timeout(1800)]
 
 @pytest.mark.parametrize("family", ["SD1.5", "SDXL"])
 def test_transparent_picture_and_back(family: str) -> None:
-    host = hosts.locate()
+    host = comfyui.locate()
     with staged("full-size-") as base:
         subprocess.run(
-            [str(host.python), str(hosts.ROOT / "dev" / "full_size.py"), str(base / "models"), family], check=True, env=host.environment()
+            [str(host.python), str(comfyui.ROOT / "dev" / "full_size.py"), str(base / "models"), family], check=True, env=host.environment()
         )
         # Half the memory of fp32, which a CPU would take by itself.
         with ComfyServer(base, extra_args=["--bf16-unet", "--bf16-text-enc"]) as server:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from dev import host as hosts
+from dev import comfyui
 from dev.server import ComfyServer, WorkflowError
 
 pytestmark = pytest.mark.live
@@ -22,7 +22,7 @@ def test_offers_nodes_of_the_host_and_of_the_pack(server: ComfyServer) -> None:
 
 def test_is_the_comfyui_that_was_asked_for(server: ComfyServer) -> None:
     version = server.get("/system_stats")["system"]["comfyui_version"]
-    assert version == hosts.locate().version
+    assert version == comfyui.locate().version
 
 
 def test_no_pack_failed_to_import(server: ComfyServer) -> None:

@@ -13,8 +13,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from dev import host as hosts
-from dev import verify_released
+from dev import comfyui, verify_released
 from dev.server import ComfyServer
 from lib_layerdiffuse.weights.catalogue import Family, Role, WeightFile
 
@@ -93,7 +92,7 @@ def test_another_file_is_not_taken_for_the_released_one(tmp_path: Path, monkeypa
         role: WeightFile(name, Family.SDXL, frozenset({role}), "owner/name", "main", None, sha256, "none") for role, name in names.items()
     }
     monkeypatch.setattr(verify_released, "lookup", lambda family, role: files[role])
-    host = dataclasses.replace(hosts.locate(), tree=tmp_path)
+    host = dataclasses.replace(comfyui.locate(), tree=tmp_path)
     verify_released.fetch(Family.SDXL, [Role.TRANSPARENT_CONV], host)
     (folder / "second.safetensors").write_bytes(b"another")
     with pytest.raises(verify_released.demo.DemoError, match="second.safetensors is not the released file"):
