@@ -79,11 +79,12 @@ def paint(server: ComfyServer, name: str, checkpoint: Path | None, text: str | N
     prompt = bundled.prompt(name)
     prepare(prompt, checkpoint, text)
     print(f"\nRunning workflows/{name}.json", flush=True)
-    progress = Progress({node: entry["_meta"]["title"] for node, entry in prompt.items()})
-    history = server.queue(prompt, progress, timeout=24 * 3600)
-    progress.end()
+    titles = {node: entry["_meta"]["title"] for node, entry in prompt.items()}
+    history = server.queue(prompt, Progress(titles), timeout=24 * 3600)
+    RESULTS.mkdir(parents=True, exist_ok=True)
     for path in server.outputs(history):
-        print(described(keep(path, f"{name}_preview" if path.parent.name == "temp" else NUMBER.sub("", path.stem))))
+        kept = f"{name}_preview" if path.parent.name == "temp" else NUMBER.sub("", path.stem)
+        print(described(Path(shutil.copy(path, RESULTS / f"{kept}{path.suffix}"))))
     print(f"{history.seconds:.1f} s")
 
 
@@ -143,47 +144,19 @@ def model_paths(base: Path, checkpoint: Path, installation: comfyui.ComfyUI) -> 
     return config
 
 
-def keep(path: Path, name: str) -> Path:
-    """Copies a file to where it stays."""
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    return Path(shutil.copy(path, RESULTS / f"{name}{path.suffix}"))
-
-
 class Progress:
-    """What the nodes report: one line each, redrawn on a terminal, otherwise written every few seconds and at the end."""
-
-    PAUSE = 5.0
+    """What the nodes report: a line when one begins, every few seconds, and at its end."""
 
     def __init__(self, titles: dict[str, str]):
         self.titles = titles
-        self.terminal = sys.stdout.isatty()
-        self.node: str | None = None
-        self.line = ""
-        self.shown = ""
+        self.state: tuple[str, bool] | None = None
         self.at = 0.0
 
     def __call__(self, node: str, value: float, most: float) -> None:
-        if node != self.node:
-            self.end()
-            self.node, self.at = node, time.monotonic()
-        share = value / most if most else 0
-        self.line = f"  {self.titles.get(node, node):24} {'#' * int(share * 30):30} {share:4.0%}"
-        if self.terminal:
-            print(f"\r{self.line}", end="", flush=True)
-        elif time.monotonic() - self.at >= self.PAUSE:
-            self._write()
-
-    def end(self) -> None:
-        """Leaves the line of the last node as it is."""
-        if self.terminal and self.line:
-            print(flush=True)
-        elif self.line != self.shown:
-            self._write()
-        self.line = self.shown = ""
-
-    def _write(self) -> None:
-        print(self.line, flush=True)
-        self.shown, self.at = self.line, time.monotonic()
+        state = node, value >= most
+        if state != self.state or time.monotonic() - self.at >= 5:
+            print(f"  {self.titles.get(node, node):24} {value / most if most else 0:4.0%}", flush=True)
+            self.state, self.at = state, time.monotonic()
 
 
 if __name__ == "__main__":

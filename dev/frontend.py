@@ -4,8 +4,6 @@ with ComfyServer(base) as server, Frontend(server.url) as frontend:
     frontend.load(workflow)
     prompt = frontend.prompt()
     frontend.queue()
-
-`python dev/frontend.py` installs Debian's Chromium if there is no browser and the machine allows it.
 """
 
 from __future__ import annotations
@@ -23,17 +21,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-# So that this file also runs as a plain script.
-sys.path.append(str(Path(__file__).resolve().parents[1]))
-
 from dev.comfyui import HOME, PINS
 from dev.debian import ensure
-from dev.steps import SetupError, digest, only_one_builder, stamped_step, tool
+from dev.steps import digest, only_one_builder, stamped_step, tool
 
 if TYPE_CHECKING:
-    from playwright.sync_api import ConsoleMessage, Page, Playwright, Route
-
-__all__ = ["Frontend", "FrontendError", "ensure_browser", "ensure_frontend", "find_browser"]
+    from playwright.sync_api import ConsoleMessage, Page, Playwright, Route, ViewportSize
 
 Json = dict[str, Any]
 
@@ -63,6 +56,7 @@ SETTINGS: Json = {
 }
 # The frontend's own complaints: files that a fresh installation has not yet, sizes of models that it asks the internet for.
 NOISE = ("Failed to load resource", "graph accessed before initialization", "Content Security Policy")
+SIZE: ViewportSize = {"width": 1600, "height": 1000}
 MARGIN = 24
 
 
@@ -93,7 +87,7 @@ def ensure_browser() -> Path | None:
 
     Raises SetupError if the installation fails.
     """
-    return ensure(find_browser, "chromium", name="browser for tests", variable="CHROME_BIN")
+    return ensure(find_browser, "chromium", "CHROME_BIN")
 
 
 def ensure_frontend(version: str) -> Path:
@@ -118,13 +112,11 @@ class Frontend:
     `settings` are the frontend's own, by their ids, for this visit only.
     """
 
-    def __init__(self, url: str, *, settings: Json | None = None, size: tuple[int, int] = (1600, 1000), timeout: float = 90):
+    def __init__(self, url: str, *, settings: Json | None = None):
         self.url = url.rstrip("/")
         self.settings = {**SETTINGS, **(settings or {})}
-        self.size = size
-        self.timeout = timeout
         self.console_errors: list[str] = []
-        self._page: Page | None = None
+        self.page: Page
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> Frontend:
@@ -138,12 +130,6 @@ class Frontend:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._stack.close()
 
-    @property
-    def page(self) -> Page:
-        if self._page is None:
-            raise FrontendError("The frontend is not open; use it inside its `with` block.")
-        return self._page
-
     def open(self) -> None:
         """Starts the browser and waits until the frontend can load workflows. FrontendError if it does not get there."""
         from playwright.sync_api import Error, sync_playwright
@@ -154,13 +140,12 @@ class Frontend:
         playwright: Playwright = self._stack.enter_context(sync_playwright())
         browser = playwright.chromium.launch(executable_path=str(executable), headless=True, args=ARGUMENTS)
         self._stack.callback(browser.close)
-        page = browser.new_page(viewport={"width": self.size[0], "height": self.size[1]})
-        page.set_default_timeout(self.timeout * 1000)
+        self.page = page = browser.new_page(viewport=SIZE)
+        page.set_default_timeout(90_000)
         page.on("console", self._remember)
         page.on("pageerror", lambda error: self.console_errors.append(f"uncaught: {error}"))
         page.route(lambda address: not address.startswith(self.url), lambda route: route.abort())
         page.route("**/api/settings", self._answer_settings)
-        self._page = page
         try:
             page.goto(self.url)
             page.wait_for_function(
@@ -273,12 +258,8 @@ class Frontend:
                 raise FrontendError(f"The run was not done after {timeout:.0f} s.")
             time.sleep(0.1)
 
-    def screenshot(self, path: Path, fit: bool = True, scale: float = 1.0) -> Path:
-        """Saves a PNG: the whole graph and nothing else at this scale (fit), or the page as it is."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if not fit:
-            self.page.screenshot(path=str(path))
-            return path
+    def screenshot(self, path: Path, scale: float = 1.0) -> Path:
+        """Saves a PNG of the whole graph and nothing else."""
         left, top, width, height = self.bounds()
         self.page.set_viewport_size({"width": int(width * scale) + 2 * MARGIN, "height": int(height * scale) + 2 * MARGIN})
         self._focus_mode(True)
@@ -293,7 +274,7 @@ class Frontend:
         self.settle(12)
         self.page.screenshot(path=str(path), style=".pi-bars { display: none }")
         self._focus_mode(False)
-        self.page.set_viewport_size({"width": self.size[0], "height": self.size[1]})
+        self.page.set_viewport_size(SIZE)
         self.settle()
         return path
 
@@ -314,17 +295,3 @@ class Frontend:
 
     def _focus_mode(self, wanted: bool) -> None:
         self.page.evaluate("wanted => { app.extensionManager.focusMode = wanted }", wanted)
-
-
-def main() -> int:
-    try:
-        browser = ensure_browser()
-    except SetupError as error:
-        print(error, file=sys.stderr)
-        return 1
-    print(browser or "No browser found, and none can be installed here. Install Chromium or Google Chrome, or set CHROME_BIN.")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -12,11 +12,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
-
-# So that this file also runs as a plain script.
-sys.path.append(str(Path(__file__).resolve().parents[1]))
 
 from dev import comfyui
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -52,11 +51,8 @@ def extra_paths(installation: comfyui.ComfyUI) -> Path:
     links.mkdir(parents=True, exist_ok=True)
     for link in links.iterdir():
         remove_link(link)
-        if link.is_dir():
-            shutil.rmtree(link)
     for name, path in packs.items():
-        if path.is_dir():
-            link_directory(path, links / name)
+        link_directory(path, links / name)
     config = folder / "extra_model_paths.yaml"
     # JSON is YAML, and quotes any path correctly.
     config.write_text(json.dumps({"diaphane": {"custom_nodes": str(links)}}), encoding="utf-8")

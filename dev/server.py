@@ -1,4 +1,4 @@
-"""A running ComfyUI and a client for it: what live tests, the demo and the benchmark share.
+"""A running ComfyUI and a client for it: what live tests and the demo share.
 
 with staged("example-") as base, ComfyServer(base) as server:
     history = server.queue(prompt)
@@ -32,23 +32,8 @@ import psutil
 import websocket
 
 from dev import comfyui
-from dev.results import History, WorkflowError, WorkflowInterrupted, judged, refusal
+from dev.results import History, WorkflowError, judged, refusal
 from dev.steps import link_directory, remove_link
-
-__all__ = [
-    "PACKS",
-    "STAND_INS",
-    "ComfyServer",
-    "History",
-    "ServerError",
-    "WorkflowError",
-    "WorkflowInterrupted",
-    "free_port",
-    "has_gpu",
-    "stage",
-    "staged",
-    "unstage",
-]
 
 Json = dict[str, Any]
 Progress = Callable[[str, float, float], None]
@@ -58,6 +43,7 @@ COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 NEW_GROUP = 0x200
 PACKS = {comfyui.PACK: comfyui.ROOT}
 STAND_INS = {"stand_ins": comfyui.ROOT / "dev" / "stand_ins"}
+START_TIMEOUT = 180  # seconds
 FOLDERS = ("custom_nodes", "input", "models", "output", "temp", "user")
 
 
@@ -101,7 +87,7 @@ def staged(prefix: str, packs: Mapping[str, Path] = PACKS, *, stand_ins: bool = 
 class ComfyServer:
     """ComfyUI in a process of its own, from `with` to the end of the block.
 
-    It runs on the GPU if torch finds one. `log` gets what the server writes (default: server.log in the base directory).
+    It runs on the GPU if torch finds one. What it writes goes to server.log in the base directory, `log`.
     """
 
     def __init__(
@@ -110,17 +96,12 @@ class ComfyServer:
         *,
         extra_args: Sequence[str] = (),
         env: Mapping[str, str] | None = None,
-        log: Path | None = None,
-        port: int | None = None,
-        installation: comfyui.ComfyUI | None = None,
-        start_timeout: float = 180,
     ):
         self.base_directory = base_directory.resolve()
-        self.log = log or self.base_directory / "server.log"
-        self.port = port or free_port()
+        self.log = self.base_directory / "server.log"
+        self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
-        self.installation = installation or comfyui.locate()
-        self.start_timeout = start_timeout
+        self.installation = comfyui.locate()
         self._extra_args = list(extra_args)
         self._env = dict(env or {})
         self._process: subprocess.Popen[bytes] | None = None
@@ -144,10 +125,9 @@ class ComfyServer:
         return command + self._extra_args
 
     def start(self) -> None:
-        """Starts the process and waits until it answers. ServerError if it dies or takes longer than start_timeout."""
+        """Starts the process and waits until it answers. ServerError if it dies or takes longer than START_TIMEOUT."""
         for folder in FOLDERS:
             (self.base_directory / folder).mkdir(parents=True, exist_ok=True)
-        self.log.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open("wb") as log:
             self._process = subprocess.Popen(
                 self.command(),
@@ -171,14 +151,14 @@ class ComfyServer:
             raise
 
     def _wait_until_ready(self) -> None:
-        deadline = time.monotonic() + self.start_timeout
+        deadline = time.monotonic() + START_TIMEOUT
         while True:
             self._check_alive("ComfyUI ended while starting")
             with contextlib.suppress(OSError, ValueError):
                 self._request("/system_stats", timeout=5)
                 return
             if time.monotonic() > deadline:
-                raise ServerError(f"ComfyUI does not answer {self.start_timeout:.0f} s after its start.\n{self.log_tail(40)}")
+                raise ServerError(f"ComfyUI does not answer {START_TIMEOUT} s after its start.\n{self.log_tail(40)}")
             time.sleep(0.2)
 
     def stop(self, patience: float = 10) -> None:
@@ -197,10 +177,6 @@ class ComfyServer:
         elif process.poll() is None:
             process.kill()
         process.wait()
-
-    def wait(self) -> int:
-        """Waits until the server ends by itself; returns its exit status."""
-        return self._process.wait() if self._process else 0
 
     def _check_alive(self, message: str) -> None:
         if self._process is None:
@@ -250,12 +226,6 @@ class ComfyServer:
     def free(self, unload_models: bool = True, free_memory: bool = True) -> None:
         """Asks the server to unload models and to forget cached results. It does so between prompts: returns before it is done."""
         self.post("/free", {"unload_models": unload_models, "free_memory": free_memory})
-
-    def upload(self, image: Path, name: str | None = None) -> str:
-        """Copies a picture into the server's input folder; returns the name by which LoadImage knows it."""
-        target = self.base_directory / "input" / (name or image.name)
-        target.write_bytes(image.read_bytes())
-        return target.name
 
     # --- prompts ------------------------------------------------------------------------------------------------------------------------
 

@@ -24,7 +24,8 @@ from PIL import Image
 from dev import bundled
 from dev.comfyui import SetupError
 from dev.prompts import loader, node, set_widgets
-from dev.server import ComfyServer, ServerError, WorkflowError, WorkflowInterrupted, staged
+from dev.results import WorkflowInterrupted
+from dev.server import ComfyServer, ServerError, WorkflowError, staged
 
 Json = dict[str, Any]
 Case = tuple[str, int, int]  # workflow, width, height

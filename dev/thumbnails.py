@@ -1,8 +1,5 @@
-"""Pictures for the template browser: `make thumbnails` runs the bundled workflows and keeps what they save as workflows/NAME.jpg.
-
-make thumbnails                          with the mini models: small pictures of what each workflow makes
-make thumbnails ARGS="--models real"     with the models in the models folder of the ComfyUI that is used, as the workflows name them
-make thumbnails ARGS="transparent_sdxl"  only these workflows
+"""Pictures for the template browser: `make thumbnails` runs the bundled workflows on the mini models and keeps what they save as
+workflows/NAME.jpg. `make thumbnails ARGS="transparent_sdxl"` does so with these workflows only.
 
 What is transparent lies on a checkerboard; several pictures of one workflow, four at most, are in the order of its Save Image nodes.
 """
@@ -11,18 +8,13 @@ from __future__ import annotations
 
 import argparse
 import io
-import json
 import sys
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
 from PIL import Image, ImageChops, ImageDraw, ImageOps
 
 from dev import bundled, comfyui, mini_workflows
 from dev.server import ComfyServer, ServerError, WorkflowError, staged
-
-Json = dict[str, Any]
 
 SIDE, GAP, CELL = 400, 8, 20
 LIGHT, DARK, FELT = (236, 236, 236), (198, 198, 198), (32, 34, 40)
@@ -37,35 +29,29 @@ MOST_BYTES = 40_000
 ROUNDING = 2  # of 255
 QUALITIES = range(88, 20, -6)
 
-REAL, MINI = "real", "mini"
-
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Writes workflows/NAME.jpg from what the workflows save.")
     parser.add_argument("names", nargs="*", metavar="NAME", help="bundled workflows; all of them if none is named")
-    parser.add_argument("--models", choices=[MINI, REAL], default=MINI, help="what to run them on")
     arguments = parser.parse_args()
     names = arguments.names or bundled.names()
     if unknown := set(names) - set(bundled.names()):
         parser.error(f"there is no workflow {', '.join(sorted(unknown))}; there are {', '.join(bundled.names())}")
     try:
-        return run(names, arguments.models)
+        return run(names)
     except (comfyui.SetupError, ServerError) as error:
         print(error, file=sys.stderr)
         return 1
 
 
-def run(names: Sequence[str], models: str) -> int:
+def run(names: Sequence[str]) -> int:
     """Runs the workflows one after another; 1 if one of them fails, after all the others."""
-    installation = comfyui.locate()
     failed = 0
-    with (
-        staged("thumbnails-", stand_ins=models == MINI) as base,
-        ComfyServer(base, extra_args=prepare(base, models, installation)) as server,
-    ):
+    with staged("thumbnails-", stand_ins=True) as base, ComfyServer(base) as server:
+        mini_workflows.draw_inputs(base / "input")
         for name in names:
             try:
-                pictures = results(server, name, models)
+                pictures = results(server, name)
             except (WorkflowError, TimeoutError) as error:
                 print(f"{name}: {error}", file=sys.stderr)
                 failed = 1
@@ -76,31 +62,15 @@ def run(names: Sequence[str], models: str) -> int:
     return failed
 
 
-def prepare(base: Path, models: str, installation: comfyui.ComfyUI) -> list[str]:
-    """Puts pictures to load into the base directory, and says where the models are; returns further arguments for the server."""
-    if models == MINI:
-        mini_workflows.draw_inputs(base / "input")
-        return []
-    from dev.demo import WEIGHTS
-
-    bundled.draw_cut_out(base / "input" / bundled.EXAMPLE, 1024, 1024)
-    folders = {kind: str(installation.tree / "models" / kind) for kind in ("checkpoints", "loras", "controlnet")}
-    config = base / "extra_model_paths.yaml"
-    # JSON is YAML, and quotes any path correctly.
-    layers = "\n".join(dict.fromkeys([str(WEIGHTS), str(installation.tree / "models" / "layer_model")]))
-    config.write_text(json.dumps({"thumbnails": {**folders, "layer_model": layers}}), encoding="utf-8")
-    return ["--extra-model-paths-config", str(config)]
-
-
-def results(server: ComfyServer, name: str, models: str) -> list[Image.Image]:
+def results(server: ComfyServer, name: str) -> list[Image.Image]:
     """The first few different pictures that a workflow saves, in the order of its nodes."""
-    prompt = mini_workflows.on_mini(name) if models == MINI else bundled.prompt(name)
-    written = [path for path in server.outputs(server.queue(prompt, timeout=24 * 3600)) if path.parent.name == "output"]
-    pictures = [ImageOps.exif_transpose(Image.open(path)).convert("RGBA") for path in written]
+    prompt = mini_workflows.on_mini(name)
     different: list[Image.Image] = []
-    for picture in pictures:
-        if not any(is_same(picture, other) for other in different):
-            different.append(picture)
+    for path in server.outputs(server.queue(prompt)):
+        if path.parent.name == "output":
+            picture = ImageOps.exif_transpose(Image.open(path)).convert("RGBA")
+            if not any(is_same(picture, other) for other in different):
+                different.append(picture)
     return different[: max(CARDS)]
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -80,9 +81,7 @@ def fetch(family: Family, roles: Sequence[Role], installation: comfyui.ComfyUI) 
     """Sees to it that the released files are there, in the folders where the server looks. DemoError for a file that is another one."""
     folders = [demo.WEIGHTS, installation.tree / "models" / "layer_model"]
     for file in dict.fromkeys(lookup(family, role) for role in (*roles, Role.DECODER, Role.ENCODER)):
-        progress = demo.Progress({})
-        path = ensure(file, folders, lambda done, total, name=file.name, show=progress: show(name, done, total))
-        progress.end()
+        path = ensure(file, folders, partial(demo.Progress({}), file.name))
         if sha256_of(path) != file.sha256:
             raise demo.DemoError(f"{path} is not the released file: its sha256 is another. Move it away; it is fetched anew.")
         print(f"{path}  is the released file")

@@ -18,10 +18,9 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import safetensors.torch
 import torch
@@ -38,16 +37,13 @@ from lib_layerdiffuse.weights.read import read_state_dict
 
 from .models import random_model
 
-Run = Callable[[], object]
 
-
-@dataclass(frozen=True)
-class Case:
+class Case(NamedTuple):
     """One figure of a table: what is done, and whether by this pack ("ours") or in the plain way ("textbook")."""
 
     work: str
     way: str
-    run: Run
+    run: Callable[[], object]
 
 
 def decode(device: torch.device, dtype: torch.dtype) -> Iterator[Case]:
@@ -135,12 +131,7 @@ def composite_plainly(layers: Layers) -> Tensor:
     return canvas
 
 
-PARTS: dict[str, Callable[[torch.device, torch.dtype], Iterator[Case]]] = {
-    "decode": decode,
-    "sharing": sharing,
-    "patching": patching,
-    "pixels": pixels,
-}
+PARTS = {part.__name__: part for part in (decode, sharing, patching, pixels)}
 
 
 @torch.inference_mode()
