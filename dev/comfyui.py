@@ -13,6 +13,7 @@ A COMFYUI_DIR is never written to: the test tools go to .comfyui/tools/ and reac
 from __future__ import annotations
 
 import argparse
+import functools
 import os
 import platform
 import subprocess
@@ -20,7 +21,6 @@ import sys
 import sysconfig
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 # So that this file also runs as a plain script.
@@ -60,6 +60,14 @@ class ComfyUI:
         """The environment for ComfyUI itself: as an artist has it, so that a pack cannot import what only this repository's root offers."""
         return {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
 
+    def has_gpu(self) -> bool:
+        """Whether its torch finds a device other than the CPU."""
+        probe = (
+            "import torch; xpu = getattr(torch, 'xpu', None);"
+            "print(torch.cuda.is_available() or torch.backends.mps.is_available() or bool(xpu and xpu.is_available()))"
+        )
+        return _answer(str(self.python), probe) == "True"
+
     def run(self, arguments: Sequence[str]) -> int:
         """Runs the interpreter in the repository root; returns its exit status, except where it takes over this process."""
         command = [str(self.python), *arguments]
@@ -68,6 +76,11 @@ class ComfyUI:
         # Signals then reach what runs, not a parent that would leave it behind.
         os.chdir(ROOT)
         os.execve(command[0], command, self.environment())
+
+
+@functools.cache
+def _answer(python: str, script: str) -> str:
+    return subprocess.run([python, "-W", "ignore", "-c", script], capture_output=True, text=True, check=False).stdout.strip()
 
 
 # --- where things are -------------------------------------------------------------------------------------------------------------------
@@ -146,8 +159,8 @@ def _build(version: str) -> None:
         stamp.unlink(missing_ok=True)
     # From inside a venv, sys.executable would tie the new one to it.
     base_python = getattr(sys, "_base_executable", sys.executable)
-    stamped_step(f"interpreter{label}", stamp, THIS_PYTHON, partial(tool, base_python, "-m", "venv", "--clear", venv))
-    getting = partial(install, version, tree, HOME / "downloads", python)
+    stamped_step(f"interpreter{label}", stamp, THIS_PYTHON, functools.partial(tool, base_python, "-m", "venv", "--clear", venv))
+    getting = functools.partial(install, version, tree, HOME / "downloads", python)
     stamped_step(f"source of ComfyUI {version}", tree / ".diaphane-source", SOURCES[version][1], getting)
 
     locks = [PINS / "host.lock", PINS / "tools.lock"]
@@ -179,7 +192,7 @@ def _add_tools(found: ComfyUI) -> None:
     """Puts the test and lint tools beside a tree that is not ours, for its interpreter."""
     assert found.tools is not None
     probe = "import importlib.util as util, sys; print(sys.version if util.find_spec('torch') else '')"
-    version = subprocess.run([str(found.python), "-c", probe], capture_output=True, text=True, check=False).stdout.strip()
+    version = _answer(str(found.python), probe)
     if not version:
         raise SetupError(
             f"{found.python} has no torch, so it does not run {found.tree}. Name the interpreter that does: COMFYUI_PYTHON=..."
@@ -190,7 +203,7 @@ def _add_tools(found: ComfyUI) -> None:
     command = [*pip, "--no-deps", "--require-hashes", "--upgrade", "--target", found.tools, "-r", lock]
     with only_one_builder(HOME):
         state = digest(lock.read_bytes(), version)
-        stamped_step(f"tools for ComfyUI {found.version}", found.tools / ".diaphane-tools", state, partial(tool, *command))
+        stamped_step(f"tools for ComfyUI {found.version}", found.tools / ".diaphane-tools", state, functools.partial(tool, *command))
 
 
 def clean() -> None:

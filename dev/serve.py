@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 from dev import comfyui
-from dev.server import PACKS, STAND_INS, has_gpu
+from dev.server import PACKS, STAND_INS
 from dev.steps import link_directory, remove_link
 
 
@@ -28,7 +28,7 @@ def main() -> int:
         str(extra_paths(installation)),
         "--disable-auto-launch",
     ]
-    if not has_gpu(str(installation.python)):
+    if not installation.has_gpu():
         command.append("--cpu")
     print(f"ComfyUI {installation.version} with {comfyui.PACK}: http://127.0.0.1:{port} (Ctrl-C ends it)", flush=True)
     # Whoever ends this script ends ComfyUI with it.

@@ -8,7 +8,6 @@ with staged("example-") as base, ComfyServer(base) as server:
 from __future__ import annotations
 
 import contextlib
-import functools
 import json
 import os
 import re
@@ -120,7 +119,7 @@ class ComfyServer:
         command = [str(self.installation.python), "-u", str(self.installation.tree / "main.py"), "--port", str(self.port)]
         command += ["--base-directory", str(self.base_directory), "--database-url", f"sqlite:///{database.as_posix()}"]
         command += ["--disable-auto-launch", "--disable-api-nodes"]
-        if not has_gpu(str(self.installation.python)) and "--cpu" not in self._extra_args:
+        if not self.installation.has_gpu() and "--cpu" not in self._extra_args:
             command.append("--cpu")
         return command + self._extra_args
 
@@ -326,14 +325,3 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
-
-
-@functools.cache
-def has_gpu(python: str) -> bool:
-    """Whether the torch of that interpreter finds a device other than the CPU."""
-    probe = (
-        "import torch; xpu = getattr(torch, 'xpu', None);"
-        "print(torch.cuda.is_available() or torch.backends.mps.is_available() or bool(xpu and xpu.is_available()))"
-    )
-    answer = subprocess.run([python, "-W", "ignore", "-c", probe], capture_output=True, text=True, check=False)
-    return answer.stdout.strip() == "True"
