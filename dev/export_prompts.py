@@ -10,8 +10,8 @@ import sys
 from pathlib import Path
 
 from dev import bundled
-from dev.frontend import Frontend, FrontendError, Json, ensure_browser
 from dev.comfyui import ROOT, SetupError
+from dev.frontend import Frontend, FrontendError, Json, ensure_browser
 from dev.server import ComfyServer, ServerError, staged
 
 # A blueprint is one node, whose insides take part only as far as they are connected.

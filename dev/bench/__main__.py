@@ -27,8 +27,8 @@ import torch
 from torch import Tensor
 from torch.utils.benchmark import Compare, Timer
 
-from dev.stand_ins.shapes import table
 from dev.in_process import import_comfyui, sampling
+from dev.stand_ins.shapes import table
 from lib_layerdiffuse.nets.eight_passes import ORIENTATIONS, estimate_rgba, turn, turn_back
 from lib_layerdiffuse.nets.transparent_decoder import TransparentDecoder
 from lib_layerdiffuse.pixels.bleed import bleed_rgb
