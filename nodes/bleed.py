@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from comfy_api.latest import io
+from torch import Tensor
 
 from ..lib_layerdiffuse.comfyui.alpha.codec import bleed
 from ..lib_layerdiffuse.pixels.straight import with_alpha
@@ -29,7 +30,7 @@ class BleedColour(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, image, mask=None) -> io.NodeOutput:
+    def execute(cls, image: Tensor, mask: Tensor | None = None) -> io.NodeOutput:
         return io.NodeOutput(bleed(with_alpha(image, mask)))
 
 

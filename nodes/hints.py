@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
+from ..lib_layerdiffuse.comfyui.models.families import FAMILY_IS_GUESSED
 from ..lib_layerdiffuse.pixels.composite import Layers
-from ..lib_layerdiffuse.pixels.coverage import EVERYTHING
+from ..lib_layerdiffuse.pixels.coverage import EVERYTHING, coverage
 from ..lib_layerdiffuse.pixels.layer_stack import off_canvas
 
 SMALL_FOR_SDXL = 640 * 768  # pixels; it is trained for 1024 x 1024, SD1.5 for 512 x 512
+NEARLY_ALL = 0.999
+MOSTLY = 0.95
+FOR_OPAQUE = "prompt a plain background; raise the weight of LayerDiffuse Transparent, or use its conv method"
+FOR_TRANSPARENT = "use a negative prompt; lower the weight"
+FOR_TRANSLUCENT = "patch the model by LayerDiffuse Transparent; connect the VAE of the model that sampled"
 
 
 def on_opaque(image: Tensor, mask: Tensor | None) -> list[str]:
@@ -22,9 +29,29 @@ def on_opaque(image: Tensor, mask: Tensor | None) -> list[str]:
     return [f"Nothing in this picture is transparent. That is right for a background; for a cut-out, {way_out}."]
 
 
-def on_small_size(height: int, width: int, about_family: str) -> list[str]:
+def on_odd_alpha(rgba: Tensor, about_family: str | None) -> list[str]:
+    """What helps when pictures [B, H, W, 4] that should be transparent in part are not. about_family: `AlphaVAE.advice`."""
+    shares = [coverage(picture) for picture in rgba.split(1)]
+    said = []
+    for helps, picked in (
+        (FOR_OPAQUE, [share.opaque > NEARLY_ALL for share in shares]),
+        (FOR_TRANSPARENT, [share.transparent > NEARLY_ALL for share in shares]),
+        (FOR_TRANSLUCENT, [share.partial > MOSTLY for share in shares]),
+    ):
+        if any(picked):
+            which = "The picture is" if len(rgba) == 1 else f"{sum(picked)} of {len(rgba)} pictures:"
+            what = f"{about_family}; {helps}" if about_family else helps
+            if helps is FOR_OPAQUE and not all(picked):
+                what += "; if LayerDiffuse Joint patched the model, set layers of Empty Layer Latent to what it generates"
+            said.append(f"{which} {coverage(rgba[torch.tensor(picked)])}. What helps: {what}.")
+    return said
+
+
+def on_small_size(height: int, width: int, about_family: str | None) -> list[str]:
     """A hint if pictures whose family had to be guessed are of a size that is rare for SDXL and usual for SD1.5."""
-    return [f"{width}x{height} is small for SDXL. If alpha is wrong, {about_family}."] if height * width < SMALL_FOR_SDXL else []
+    if about_family != FAMILY_IS_GUESSED or height * width >= SMALL_FOR_SDXL:
+        return []
+    return [f"{width}x{height} is small for SDXL. If alpha is wrong, {about_family}."]
 
 
 def on_lost_layers(layers: Layers, above: int = 0) -> list[str]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from comfy_api.latest import io
 from torch import Tensor
 
 from ..lib_layerdiffuse.comfyui.messages import notes
 from ..lib_layerdiffuse.comfyui.save_layers import FORMATS, PSD, save_layers, workflow_metadata
+from ..lib_layerdiffuse.pixels.composite import Layers
 from ..lib_layerdiffuse.pixels.layer_stack import in_order, named, stacked
 from . import hints, inputs
 
@@ -44,7 +47,7 @@ class SaveLayers(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, layers, filename_prefix, format, names) -> io.NodeOutput:
+    def execute(cls, layers: Mapping[str, Tensor | Layers], filename_prefix: str, format: str, names: str) -> io.NodeOutput:
         given = in_order(layers)
         stack = named(stacked(None, given), names.splitlines())
         metadata = workflow_metadata(cls.hidden.prompt, cls.hidden.extra_pnginfo)

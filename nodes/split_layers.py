@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
+from comfy.sd import VAE
 from comfy_api.latest import io
 from comfy_execution.graph_utils import ExecutionBlocker
+from torch import Tensor
 
-from ..lib_layerdiffuse.comfyui.alpha.split import decode_and_split, transparent_layer_of
-from ..lib_layerdiffuse.comfyui.alpha.transparent_vae import opaque_vae
+from ..lib_layerdiffuse.comfyui.alpha.split import decode_and_split
 from ..lib_layerdiffuse.comfyui.layers import NAMES
 from ..lib_layerdiffuse.comfyui.messages import notes
 from ..lib_layerdiffuse.comfyui.models.weight_files import AUTO
@@ -41,18 +45,22 @@ class SplitLayers(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, layers, passes, samples=None, vae=None, images=None, decoder_file=AUTO) -> io.NodeOutput:
-        vae = None if vae is None else opaque_vae(vae)
-        found = decode_and_split(samples, vae, images, layers=layers, passes=passes, decoder_file=decoder_file)
-        odd = None
-        if samples is not None and vae is not None:
-            odd = transparent_layer_of(samples, vae, found, decoder_file=decoder_file)
+    def execute(
+        cls,
+        layers: str,
+        passes: int,
+        samples: Mapping[str, Any] | None = None,
+        vae: VAE | None = None,
+        images: Tensor | None = None,
+        decoder_file: str = AUTO,
+    ) -> io.NodeOutput:
+        found, stray = decode_and_split(samples, vae, images, layers=layers, passes=passes, decoder_file=decoder_file)
         return io.NodeOutput(
             *(
                 found.get(name, ExecutionBlocker(f"This batch has no {name} layer, only {' and '.join(found)}. Disconnect this output."))
                 for name in NAMES
             ),
-            ui=notes(*hints.on_layer_with_alpha(odd)),
+            ui=notes(*hints.on_layer_with_alpha(stray)),
         )
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from comfy.sd import VAE
 from comfy_api.latest import io
 
-from ..lib_layerdiffuse.comfyui.alpha.loading import offset_encoder, transparency_decoder
-from ..lib_layerdiffuse.comfyui.alpha.transparent_vae import TransparentVAE, opaque_vae
-from ..lib_layerdiffuse.comfyui.models.families import latent_family, require_vae
+from ..lib_layerdiffuse.comfyui.alpha.alpha_vae import AlphaVAE
+from ..lib_layerdiffuse.comfyui.alpha.transparent_vae import TransparentVAE
 from ..lib_layerdiffuse.comfyui.models.weight_files import AUTO
 from . import inputs
 
@@ -33,13 +33,11 @@ class TransparentVAENode(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, vae, family, passes, offset_scale, decoder_file=AUTO, encoder_file=AUTO) -> io.NodeOutput:
-        vae = opaque_vae(vae)
-        require_vae(vae, "Transparent VAE")
-        known = latent_family(family, vae)
-        decoder = transparency_decoder(vae, known, decoder_file)
-        encoder = offset_encoder(vae, known, encoder_file)
-        return io.NodeOutput(TransparentVAE(vae, decoder, encoder, passes=passes, offset_scale=offset_scale))
+    def execute(
+        cls, vae: VAE, family: str, passes: int, offset_scale: float, decoder_file: str = AUTO, encoder_file: str = AUTO
+    ) -> io.NodeOutput:
+        alpha = AlphaVAE.of(vae, "Transparent VAE", family, decoder_file=decoder_file, encoder_file=encoder_file)
+        return io.NodeOutput(TransparentVAE(alpha.vae, alpha.decoder, alpha.encoder, passes=passes, offset_scale=offset_scale))
 
 
 NODES = [TransparentVAENode]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from comfy_api.latest import io
+from torch import Tensor
 
 from ..lib_layerdiffuse.comfyui.alpha.upscale import upscale_rgba
 from ..lib_layerdiffuse.pixels.straight import with_alpha
@@ -27,7 +30,7 @@ class UpscaleTransparent(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, upscale_model, image, mask=None) -> io.NodeOutput:
+    def execute(cls, upscale_model: Any, image: Tensor, mask: Tensor | None = None) -> io.NodeOutput:
         return io.NodeOutput(upscale_rgba(upscale_model, with_alpha(image, mask)))
 
 

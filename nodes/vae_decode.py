@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import torch
+from collections.abc import Mapping
+from typing import Any
+
+from comfy.sd import VAE
 from comfy_api.latest import io
 from torch import Tensor
 
+from ..lib_layerdiffuse.comfyui.alpha.alpha_vae import AlphaVAE
 from ..lib_layerdiffuse.comfyui.alpha.codec import bleed
-from ..lib_layerdiffuse.comfyui.alpha.decode_layers import decode_layers, transparent_layer
-from ..lib_layerdiffuse.comfyui.alpha.transparent_vae import opaque_vae
-from ..lib_layerdiffuse.comfyui.layers import LATENT_SCALE, foreground_rows
+from ..lib_layerdiffuse.comfyui.layers import LATENT_SCALE
 from ..lib_layerdiffuse.comfyui.messages import notes
-from ..lib_layerdiffuse.comfyui.models.families import family_advice, latent_family, require_vae
 from ..lib_layerdiffuse.comfyui.models.weight_files import AUTO
-from ..lib_layerdiffuse.pixels.coverage import coverage
 from ..lib_layerdiffuse.pixels.straight import transparency_mask
 from . import hints, inputs
-
-NEARLY_ALL = 0.999
-MOSTLY = 0.95
-FOR_OPAQUE = "prompt a plain background; raise the weight of LayerDiffuse Transparent, or use its conv method"
-FOR_TRANSPARENT = "use a negative prompt; lower the weight"
-FOR_TRANSLUCENT = "patch the model by LayerDiffuse Transparent; connect the VAE of the model that sampled"
 
 
 class TransparentVAEDecode(io.ComfyNode):
@@ -67,39 +61,23 @@ class TransparentVAEDecode(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, samples, vae, family, passes, tile_size, images=None, decoder_file=AUTO) -> io.NodeOutput:
-        vae = opaque_vae(vae)
-        require_vae(vae, "Transparent VAE Decode")
-        known = latent_family(family, vae, samples)
-        rgba = decode_layers(vae, samples, images, family=known, decoder_file=decoder_file, passes=passes, tile=tile_size)
-        doubt = family_advice(family, vae, samples)
-        said = advice_on(rgba[foreground_rows(samples)], doubt)
-        if not said and doubt and family == AUTO:
-            height, width = samples["samples"].shape[2:]
-            said = hints.on_small_size(height * LATENT_SCALE, width * LATENT_SCALE, doubt)
-        said += hints.on_layer_with_alpha(transparent_layer(vae, samples, rgba, family=known, decoder_file=decoder_file))
+    def execute(
+        cls,
+        samples: Mapping[str, Any],
+        vae: VAE,
+        family: str,
+        passes: int,
+        tile_size: int,
+        images: Tensor | None = None,
+        decoder_file: str = AUTO,
+    ) -> io.NodeOutput:
+        alpha = AlphaVAE.of(vae, "Transparent VAE Decode", family, samples, decoder_file=decoder_file)
+        decoded = alpha.decode(samples, images, passes=passes, tile=tile_size)
+        rgba = decoded.rgba
+        height, width = (side * LATENT_SCALE for side in samples["samples"].shape[2:])
+        said = hints.on_odd_alpha(rgba[decoded.foreground], alpha.advice) or hints.on_small_size(height, width, alpha.advice)
+        said += hints.on_layer_with_alpha(decoded.stray)
         return io.NodeOutput(rgba, bleed(rgba), transparency_mask(rgba), ui=notes(*said))
-
-
-def advice_on(rgba: Tensor, about_family: str | None) -> list[str]:
-    """What helps when pictures [B, H, W, 4] that should be transparent in part are not.
-
-    about_family: how to set it, where that is in doubt.
-    """
-    shares = [coverage(picture) for picture in rgba.split(1)]
-    said = []
-    for helps, picked in (
-        (FOR_OPAQUE, [share.opaque > NEARLY_ALL for share in shares]),
-        (FOR_TRANSPARENT, [share.transparent > NEARLY_ALL for share in shares]),
-        (FOR_TRANSLUCENT, [share.partial > MOSTLY for share in shares]),
-    ):
-        if any(picked):
-            which = "The picture is" if len(rgba) == 1 else f"{sum(picked)} of {len(rgba)} pictures:"
-            what = f"{about_family}; {helps}" if about_family else helps
-            if helps is FOR_OPAQUE and not all(picked):
-                what += "; if LayerDiffuse Joint patched the model, set layers of Empty Layer Latent to what it generates"
-            said.append(f"{which} {coverage(rgba[torch.tensor(picked)])}. What helps: {what}.")
-    return said
 
 
 NODES = [TransparentVAEDecode]

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+from comfy.sd import VAE
 from comfy_api.latest import io
+from torch import Tensor
 
-from ..lib_layerdiffuse.comfyui.alpha.codec import encode_any_size
-from ..lib_layerdiffuse.comfyui.alpha.loading import offset_encoder
-from ..lib_layerdiffuse.comfyui.alpha.transparent_vae import opaque_vae
+from ..lib_layerdiffuse.comfyui.alpha.alpha_vae import AlphaVAE
 from ..lib_layerdiffuse.comfyui.messages import notes
-from ..lib_layerdiffuse.comfyui.models.families import family_advice, latent_family, require_vae
 from ..lib_layerdiffuse.comfyui.models.weight_files import AUTO
 from ..lib_layerdiffuse.pixels.straight import with_alpha
 from . import hints, inputs
@@ -39,17 +38,13 @@ class TransparentVAEEncode(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, image, vae, family, offset_scale, mask=None, encoder_file=AUTO) -> io.NodeOutput:
-        vae = opaque_vae(vae)
-        require_vae(vae, "Transparent VAE Encode")
-        known = latent_family(family, vae)
-        encoder = offset_encoder(vae, known, encoder_file)
+    def execute(
+        cls, image: Tensor, vae: VAE, family: str, offset_scale: float, mask: Tensor | None = None, encoder_file: str = AUTO
+    ) -> io.NodeOutput:
+        alpha = AlphaVAE.of(vae, "Transparent VAE Encode", family, encoder_file=encoder_file)
         rgba = with_alpha(image, mask)
-        latent = encode_any_size(vae, encoder, rgba, family=known, offset_scale=offset_scale)
-        said = hints.on_opaque(rgba, mask)
-        doubt = family_advice(family, vae)
-        if doubt and family == AUTO:
-            said += hints.on_small_size(rgba.shape[1], rgba.shape[2], doubt)
+        latent = alpha.encode(rgba, offset_scale=offset_scale)
+        said = hints.on_opaque(rgba, mask) + hints.on_small_size(*rgba.shape[1:3], alpha.advice)
         return io.NodeOutput(latent, ui=notes(*said))
 
 

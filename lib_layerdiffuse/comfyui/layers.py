@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from comfy.utils import repeat_to_batch_size
+from einops import rearrange
 from torch import Tensor
 
 from ..errors import DiaphaneError
@@ -39,10 +40,10 @@ def layers_in(samples: Mapping[str, Any]) -> tuple[str, ...] | None:
     return None
 
 
-def foreground_rows(samples: Mapping[str, Any]) -> list[int]:
-    """Rows of a LATENT that are transparent: its foregrounds, or all of them if it names no layers.
+def layer_of_each_row(samples: Mapping[str, Any]) -> list[str]:
+    """The layer of each row of a LATENT; all are foregrounds if it names no layers.
 
-    Row i is layer i % len(layers), unless the host's batch_index says that it was another row before a batch was cut. (One seed for
+    Row i is layer i % len(layers), unless ComfyUI's batch_index says that it was another row before a batch was cut. (One seed for
     all rows is written as a batch_index too, the same number again and again.)
     """
     count = len(samples["samples"])
@@ -50,7 +51,12 @@ def foreground_rows(samples: Mapping[str, Any]) -> list[int]:
     index = samples.get("batch_index") or range(count)
     if len(set(index)) < count:
         index = range(count)
-    return [row for row, before in zip(range(count), index, strict=False) if layers[before % len(layers)] == FOREGROUND]
+    return [layers[row % len(layers)] for row in index[:count]]
+
+
+def foreground_rows(samples: Mapping[str, Any]) -> list[int]:
+    """Rows of a LATENT that are transparent: its foregrounds, or all of them if it names no layers."""
+    return [row for row, layer in enumerate(layer_of_each_row(samples)) if layer == FOREGROUND]
 
 
 def check_whole_sets(count: int, layers: Sequence[str]) -> None:
@@ -69,10 +75,10 @@ def empty_latent(width: int, height: int, layers: Sequence[str], sets: int, devi
 
 
 def layer_prompts(base: list[Any], layers: Sequence[str], prompts: Mapping[str, Any]) -> list[Any]:
-    """One CONDITIONING whose rows are the layers' own prompts, in the order of the batch; the host repeats them over the sets.
+    """One CONDITIONING whose rows are the layers' own prompts, in the order of the batch; ComfyUI repeats them over the sets.
 
     base: conditioning for layers without a prompt of their own, whose other settings (areas, control, …) are kept.
-    prompts: {layer: conditioning or None}. Prompts of unequal length are repeated to a common one, as the host does it in a batch.
+    prompts: {layer: conditioning or None}. Prompts of unequal length are repeated to a common one, as ComfyUI does it in a batch.
     Raises DiaphaneError for a prompt that is empty or made for another model.
     """
     for name, prompt in {"base": base, **prompts}.items():
@@ -99,6 +105,7 @@ def _check_prompt(name: str, prompt: list[Any] | None, base: list[Any]) -> None:
 
 
 def split_layers(images: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
-    """{layer: its pictures} of a batch of whole sets [N F, H, W, C]."""
+    """{layer: its pictures [N, H, W, C]} of a batch of N whole sets of F layers [N F, H, W, C]."""
     check_whole_sets(len(images), layers)
-    return {name: images[position :: len(layers)] for position, name in enumerate(layers)}
+    frames = rearrange(images, "(n f) h w c -> f n h w c", f=len(layers))
+    return dict(zip(layers, frames, strict=True))

@@ -1,4 +1,4 @@
-"""What goes between the pack and the host when it is loaded: versions, ids that another pack may have, ids that have a successor."""
+"""What the pack and ComfyUI tell each other when it is loaded: versions, ids that another pack may have, ids that have a successor."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ OTHERS = "Another pack has the nodes %s: its own are used."
 
 
 def check_host() -> None:
-    """Say in the log if the host is older than any that the pack was tried with; it may lack what nodes need."""
+    """Warn if ComfyUI is older than any version that the pack is tested with; it may lack what nodes need."""
     present = _numbers(comfyui_version.__version__)
     if present and present < _numbers(OLDEST_HOST):
         logger.warning("Diaphane needs ComfyUI %s or newer, this is %s. Update ComfyUI.", OLDEST_HOST, comfyui_version.__version__)
@@ -58,7 +58,7 @@ def _folder_of(node: type) -> Path:
 def unclaimed(nodes: Iterable[type[io.ComfyNode]]) -> list[type[io.ComfyNode]]:
     """Those of `nodes` whose ids no pack has registered yet.
 
-    A pack that comes later takes its ids all the same: the host keeps the last one. Once all are there, the log says so.
+    A pack that is loaded later replaces ours: ComfyUI keeps the last one. Once all are loaded, the log says so.
     """
     registered = _registered()
     by_id = {node.GET_SCHEMA().node_id: node for node in nodes}
@@ -77,9 +77,9 @@ def unclaimed(nodes: Iterable[type[io.ComfyNode]]) -> list[type[io.ComfyNode]]:
 
 
 async def register_replacements(replacements: Sequence[Mapping[str, Any]]) -> None:
-    """Tell the host which nodes may take the place of missing ones. replacements: arguments of `io.NodeReplace`.
+    """Tell ComfyUI which nodes may replace missing ones. replacements: arguments of `io.NodeReplace`.
 
-    Hosts that know of no replacements are left as they are.
+    Does nothing where ComfyUI is too old to know of replacements.
     """
     replacement = getattr(io, "NodeReplace", None)
     registry = getattr(ComfyAPI(), "node_replacement", None)

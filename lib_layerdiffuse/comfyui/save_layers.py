@@ -29,7 +29,7 @@ OPENRASTER = "OpenRaster"
 PNG = "PNG"
 FORMATS = (PSD, OPENRASTER, PNG)
 PREVIEW_SIDE = 1024
-TOO_MUCH = (*DISK_FULL, errno.EFBIG)  # the last: more than this disk holds in one file
+TOO_MUCH = (*DISK_FULL, errno.EFBIG)  # the last: a file larger than the file system allows
 
 Metadata = Mapping[str, str]
 Result = dict[str, str]
@@ -95,7 +95,7 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
 
 @contextmanager
 def _explaining(folder: str) -> Iterator[None]:
-    """Turn what the disk has against it into a DiaphaneError."""
+    """Turn an OSError of the disk into a DiaphaneError."""
     try:
         yield
     except OSError as error:
@@ -108,10 +108,10 @@ def _explaining(folder: str) -> Iterator[None]:
 
 
 def _check_name(prefix: str) -> None:
-    """Raises DiaphaneError for characters that no file name can hold; what a disk has against others, it says itself."""
+    """Raises DiaphaneError for characters that no file name can hold; for others, writing the file raises an OSError."""
     try:
         possible = b"\0" not in os.fsencode(prefix)
-    except UnicodeEncodeError:  # half of a pair that stands for one character
+    except UnicodeEncodeError:  # half of a surrogate pair
         possible = False
     if not possible:
         raise DiaphaneError(f"No file can be called {prefix!r:.120}. Change filename_prefix.")

@@ -138,19 +138,19 @@ ODD_DECODED = {
 
 @pytest.mark.parametrize("kind", ODD_DECODED)
 def test_odd_alpha(pack: ModuleType, kind: str) -> None:
-    advice_on = importlib.import_module(f"{pack.__name__}.nodes.vae_decode").advice_on
+    on_odd_alpha = importlib.import_module(f"{pack.__name__}.nodes.hints").on_odd_alpha
     rgba, words = ODD_DECODED[kind]
-    [said] = advice_on(rgba, None)
+    [said] = on_odd_alpha(rgba, None)
     assert [word for word in words if word not in said] == [] and "family" not in said, said
-    assert [said.replace("helps: ", "helps: set family; ")] == advice_on(rgba, "set family")
+    assert [said.replace("helps: ", "helps: set family; ")] == on_odd_alpha(rgba, "set family")
     nearly = rgba.clone()
     nearly[:, :, :2, 3], nearly[:, :, 2:4, 3] = 1.0, 0.0
-    assert advice_on(nearly, "set family") == []
+    assert on_odd_alpha(nearly, "set family") == []
 
 
 def test_each_kind_of_odd_alpha_is_one_line(pack: ModuleType) -> None:
-    advice_on = importlib.import_module(f"{pack.__name__}.nodes.vae_decode").advice_on
-    assert len(advice_on(torch.cat((OPAQUE, GLASS, GLASS, OPAQUE)), None)) == 2
+    on_odd_alpha = importlib.import_module(f"{pack.__name__}.nodes.hints").on_odd_alpha
+    assert len(on_odd_alpha(torch.cat((OPAQUE, GLASS, GLASS, OPAQUE)), None)) == 2
 
 
 SMALL = {"samples": torch.zeros(1, 4, 64, 96)}  # 768x512
@@ -158,9 +158,9 @@ LARGE = {"samples": torch.zeros(1, 4, 96, 96)}
 
 
 def test_a_guessed_family_is_said_where_something_is_odd(say: Say, vae: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    module = importlib.import_module("diaphane_under_test.nodes.vae_decode")
+    module = importlib.import_module("diaphane_under_test.lib_layerdiffuse.comfyui.alpha.alpha_vae")
     alpha = cut_out(8, 8)
-    monkeypatch.setattr(module, "decode_layers", lambda *_, **__: alpha)
+    monkeypatch.setattr(module.AlphaVAE, "decode", lambda *_, **__: module.Decoded(alpha, [0], None))
     [said] = say("DiaphaneVAEDecode", samples=SMALL)
     assert "768x512 is small for SDXL" in said and "set family to SD1.5" in said
     assert say("DiaphaneVAEDecode", samples=LARGE) == []

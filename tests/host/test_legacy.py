@@ -22,7 +22,7 @@ from dev.stand_ins.models import build_model
 from dev.stand_ins.seeded import seeded_noise
 from dev.stand_ins.vae import build_vae
 from dev.stand_ins.weights import write_all
-from lib_layerdiffuse.comfyui.alpha.decode_layers import decode_layers
+from lib_layerdiffuse.comfyui.alpha.alpha_vae import AlphaVAE
 from lib_layerdiffuse.comfyui.layers import ARRANGEMENTS, layer_prompts
 from lib_layerdiffuse.comfyui.recipes.blend_extract import make_blend, make_extract
 from lib_layerdiffuse.comfyui.recipes.joint import make_joint, make_joint_from_layer
@@ -348,7 +348,7 @@ def test_decoders(run: Run, version: str, family: Family, size: tuple[int, int])
     vae: Any = build_vae(family, 0)
     samples = {"samples": noise(3, size=(size[0] // 8, size[1] // 8))}
     images = vae.decode(samples["samples"])
-    expected = decode_layers(vae, samples, images, family=family)
+    expected = AlphaVAE(vae, family).decode(samples, images).rgba
     inputs: dict[str, Any] = {"samples": samples, "images": images, "sd_version": version, "sub_batch_size": 2}
     colour, mask = run("LayeredDiffusionDecode", **inputs)
     (rgba,) = run("LayeredDiffusionDecodeRGBA", **inputs)

@@ -13,14 +13,17 @@ import comfy.model_management as memory
 import pytest
 import torch
 from comfy.model_patcher import ModelPatcher
+from comfy.sd import VAE
 from torch import Tensor, nn
 
 from dev.stand_ins.seeded import seeded_weights
 from dev.stand_ins.shapes import offset_encoder_shapes
 from dev.stand_ins.vae import build_vae
 from lib_layerdiffuse.comfyui.alpha import managed_network as networks
+from lib_layerdiffuse.comfyui.alpha.attempts import Plan, plans, raise_non_oom
 from lib_layerdiffuse.comfyui.alpha.codec import decode_rgba, encode_rgba
 from lib_layerdiffuse.comfyui.alpha.managed_network import ManagedNetwork
+from lib_layerdiffuse.comfyui.alpha.transparent_vae import TransparentVAE
 from lib_layerdiffuse.comfyui.patch.attention_sharing import share_attention
 from lib_layerdiffuse.errors import DiaphaneError
 from lib_layerdiffuse.nets import transparent_decoder
@@ -86,23 +89,23 @@ def test_what_is_no_number_in_float32_either_is_told() -> None:
 
 
 @pytest.mark.parametrize("wrong", ["pixels", "latent"])
-def test_what_comes_in_is_not_taken_for_the_networks_doing(wrong: str) -> None:
+def test_what_comes_in_is_not_taken_for_the_networks_doing(
+    wrong: str, encoder: ManagedNetwork[OffsetEncoder], monkeypatch: pytest.MonkeyPatch
+) -> None:
     network = Overflowing()
     decoder, pixels, latent = managed(network, torch.float16), torch.rand(1, 64, 64, 3), torch.zeros(1, 4, 8, 8)
     (pixels if wrong == "pixels" else latent)[0, 1, 1, 1] = torch.nan
+    monkeypatch.setattr(VAE, "decode", lambda *_: pixels)
     with pytest.raises(DiaphaneError, match="not all numbers") as told:
-        decode_rgba(decoder, pixels, latent, passes=1)
+        TransparentVAE(build_vae("SDXL", 0), decoder, encoder, passes=1).decode(latent)
     assert "decoder" not in str(told.value) and (network.seen, decoder.dtype) == ([], torch.float16)
 
 
 @pytest.mark.parametrize("text", ["MPS backend out of memory (MPS allocated: 9.00 GB)", "Invalid buffer size: 34.00 GB"])
 def test_apples_errors_are_known(text: str) -> None:
-    def run(error: str) -> None:
-        raise RuntimeError(error)
-
-    assert networks.ran_out_of_memory(run, text)
+    raise_non_oom(RuntimeError(text))
     with pytest.raises(RuntimeError, match="another"):
-        networks.ran_out_of_memory(run, "another")
+        raise_non_oom(RuntimeError("another"))
 
 
 def test_an_offset_that_overflows_is_computed_again(encoder: ManagedNetwork[OffsetEncoder]) -> None:
@@ -122,9 +125,8 @@ def test_devices_that_tell_no_one_are_asked_beforehand(
     monkeypatch.setattr(memory, "get_free_memory", lambda *_: pytest.fail("the patcher knows what can be made free, too"))
     monkeypatch.setattr(encoder.patcher, "get_free_memory", lambda *_: 999)
     encoder.device = torch.device(device)
-    ran: list[tuple[int, int]] = []
-    fits = encoder.each_batch(2, 1000, lambda first, last: ran.append((first, last)), last_resort=False)
-    assert (fits, ran) == ((True, [(0, 1), (1, 2)]) if device == "cuda" else (False, []))
+    first = next(plans(encoder, "encode", (2, 600, 600), 0, lambda pixels: 1000))
+    assert first == Plan(0 if device == "cuda" else 256, [slice(0, 1), slice(1, 2)])
 
 
 def test_attention_is_counted_where_its_scores_are_held() -> None:

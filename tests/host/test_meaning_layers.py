@@ -43,7 +43,7 @@ def drawn() -> Layers:
 def paint(model: Any, clip: Any, vae: Any, names: tuple[str, ...], captions: dict[str, list[str]], seed: int) -> dict[str, Tensor]:
     """Sets of layers with their own prompts -> {layer: pictures}."""
     rows = [captions[name][i] for i in range(len(captions[names[0]])) for name in names]
-    return decode_and_split(sampled(model, clip, rows, seed), vae, None, layers=", ".join(names), passes=8)
+    return decode_and_split(sampled(model, clip, rows, seed), vae, None, layers=", ".join(names), passes=8)[0]
 
 
 def sampled(model: Any, clip: Any, rows: list[str], seed: int) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from lib_layerdiffuse.comfyui.alpha.decode_layers import decode_layers
+from lib_layerdiffuse.comfyui.alpha.alpha_vae import AlphaVAE
 from lib_layerdiffuse.comfyui.models.mini import load_mini
 from lib_layerdiffuse.comfyui.recipes.transparent import make_transparent
 from lib_layerdiffuse.weights.catalogue import Family
@@ -61,7 +61,7 @@ def pictures() -> Iterator[list[Painted]]:
             text = [[torch.cat([clip.encode_from_tokens(clip.tokenize(prompt)) for prompt in prompts]), {}]]
             empty = {"samples": torch.zeros(len(prompts), 4, SIDE // 8, SIDE // 8)}
             [latent] = core.common_ksampler(transparent, first, STEPS, GUIDANCE, "dpmpp_2m", "normal", text, nothing, empty)
-            verdicts += judge(decode_layers(vae, latent, family=Family.SD15).movedim(-1, 1))
+            verdicts += judge(AlphaVAE(vae, Family.SD15).decode(latent).rgba.movedim(-1, 1))
         yield [Painted(*kind, verdict) for kind, verdict in zip(asked, verdicts, strict=True)]
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
-from functools import partial
 from typing import Any
 
 import comfy.model_management as memory
@@ -16,8 +15,9 @@ from dev.stand_ins.seeded import seeded_weights
 from dev.stand_ins.shapes import offset_encoder_shapes, transparent_decoder_shapes
 from dev.stand_ins.vae import build_vae
 from dev.stand_ins.weights import transparent_decoder
-from lib_layerdiffuse.comfyui.alpha import decode_layers as decode_module
-from lib_layerdiffuse.comfyui.alpha.codec import SIZE_KEY, decode_rgba, encode_any_size, encode_rgba
+from lib_layerdiffuse.comfyui.alpha import alpha_vae
+from lib_layerdiffuse.comfyui.alpha.alpha_vae import SIZE_KEY, AlphaVAE
+from lib_layerdiffuse.comfyui.alpha.codec import decode_rgba, encode_rgba
 from lib_layerdiffuse.comfyui.alpha.managed_network import ManagedNetwork
 from lib_layerdiffuse.comfyui.alpha.posterior import encode_posterior
 from lib_layerdiffuse.comfyui.alpha.transparent_vae import TransparentVAE, opaque_vae
@@ -55,9 +55,16 @@ def vae() -> Any:
 
 @pytest.fixture
 def decode(decoder: ManagedNetwork[TransparentDecoder], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Tensor]:
-    """decode_layers with the test's decoder in place of a file."""
-    monkeypatch.setattr(decode_module, "transparency_decoder", lambda *args: decoder)
-    return partial(decode_module.decode_layers, family=Family.SD15)
+    """decode(vae, samples, images=None, **settings) -> rgba, with the test's decoder in place of a file."""
+    monkeypatch.setattr(alpha_vae, "transparency_decoder", lambda *args: decoder)
+    return lambda vae, *args, **kwargs: AlphaVAE(vae, Family.SD15).decode(*args, **kwargs).rgba
+
+
+@pytest.fixture
+def encode(encoder: ManagedNetwork[OffsetEncoder], monkeypatch: pytest.MonkeyPatch) -> Callable[[Any, Tensor], dict[str, Any]]:
+    """encode(vae, rgba) -> a LATENT, with the test's encoder in place of a file."""
+    monkeypatch.setattr(alpha_vae, "offset_encoder", lambda *args: encoder)
+    return lambda vae, rgba: AlphaVAE(vae, Family.SDXL).encode(rgba)
 
 
 def picture(height: int, width: int, batch: int = 1, channels: int = 4, seed: int = 0) -> Tensor:
@@ -225,12 +232,13 @@ def test_a_latent_of_another_size_is_left_out(decoder: ManagedNetwork[Transparen
     assert torch.equal(rgba, decode_rgba(decoder, pixels, None, passes=1))
 
 
-def test_inputs_are_not_changed(vae: Any, decode: Callable[..., Tensor], encoder: ManagedNetwork[OffsetEncoder]) -> None:
+def test_inputs_are_not_changed(vae: Any, decode: Callable[..., Tensor], encode: Callable[..., dict[str, Any]]) -> None:
     rgba = picture(64, 64)
     samples = {"samples": torch.randn(1, 4, 8, 8), "layers": ("foreground",)}
     before = rgba.clone(), samples["samples"].clone(), dict(samples)
-    encode_any_size(vae, encoder, rgba, family=Family.SDXL)
+    encode(vae, rgba)
     decode(vae, samples, rgba[..., :3])
+    decode(vae, samples, rgba)
     assert torch.equal(rgba, before[0]) and torch.equal(samples["samples"], before[1]) and samples.keys() == before[2].keys()
 
 
@@ -290,9 +298,9 @@ def test_encode_is_mean_and_scaled_offset(vae: Any, encoder: ManagedNetwork[Offs
 @pytest.mark.parametrize("batch", [1, 3])
 @pytest.mark.parametrize("size", [(128, 128), (200, 140), (64, 264), (13, 9)])
 def test_round_trip_keeps_the_size(
-    vae: Any, decode: Callable[..., Tensor], encoder: ManagedNetwork[OffsetEncoder], size: tuple[int, int], batch: int
+    vae: Any, decode: Callable[..., Tensor], encode: Callable[..., dict[str, Any]], size: tuple[int, int], batch: int
 ) -> None:
-    samples = encode_any_size(vae, encoder, picture(*size, batch=batch), family=Family.SDXL)
+    samples = encode(vae, picture(*size, batch=batch))
     assert samples[SIZE_KEY] == size
     assert decode(vae, samples, passes=1).shape == (batch, *size, 4)
     bigger = samples | {"samples": nn.functional.interpolate(samples["samples"], scale_factor=2)}

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
+from comfy.sd import VAE
 from torch import Tensor
 
 from ...errors import DiaphaneError
 
 
+def check_latent_for(vae: VAE, latent: Any) -> Tensor:
+    """The latent, if it is one of pictures that `vae` decodes; else raises DiaphaneError."""
+    wrong = f"The latent has {{}} channels, this VAE decodes {vae.latent_channels}. Connect the VAE of the model that sampled."
+    return check_latent(latent, vae.latent_channels, wrong)
+
+
 def check_latent(latent: Any, channels: int, wrong_channels: str) -> Tensor:
-    """The latent, if it is [B, channels, h, w] with something in it and all of it numbers; else raises DiaphaneError.
+    """The latent, if it is [B, channels, h, w] with something in it and finite; else raises DiaphaneError.
 
     wrong_channels: what to say of another number of channels, with {} in its place.
     """

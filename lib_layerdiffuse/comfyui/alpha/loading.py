@@ -22,17 +22,17 @@ from .managed_network import ManagedNetwork
 
 Network = TypeVar("Network", bound=nn.Module)
 
-# Networks live as long as the VAE of the graph they were loaded for, so that a second run loads nothing.
+# {VAE: {(file, its time of change, role): network}}: kept as long as the VAE, so that a second run loads nothing.
 _networks: weakref.WeakKeyDictionary[VAE, dict[tuple[str, int, Role], ManagedNetwork]] = weakref.WeakKeyDictionary()
 
 
 def transparency_decoder(vae: VAE, family: Family, choice: str = AUTO) -> ManagedNetwork[TransparentDecoder]:
-    """The transparency decoder of a family, for pictures of `vae`. Raises DiaphaneError if they do not belong together."""
+    """The transparency decoder of a family, for pictures of `vae`, on its device. Raises DiaphaneError if they do not fit together."""
     return _network(vae, family, Role.DECODER, choice, TransparentDecoder)
 
 
 def offset_encoder(vae: VAE, family: Family, choice: str = AUTO) -> ManagedNetwork[OffsetEncoder]:
-    """The offset encoder of a family, for pictures of `vae`. Raises DiaphaneError if they do not belong together."""
+    """The offset encoder of a family, for pictures of `vae`, on its device. Raises DiaphaneError if they do not fit together."""
     return _network(vae, family, Role.ENCODER, choice, OffsetEncoder)
 
 
@@ -45,7 +45,7 @@ def _network(vae: VAE, family: Family, role: Role, choice: str, network_class: N
             weights = _weights_of(read_state_dict(path), role, vae.latent_channels)
             check_complete(weights, network_class, f"a whole {role}")
             _check_numbers(weights)
-        # Beside the VAE: *Select VAE Device* may have put it on a card of its own.
+        # On the VAE's device, not on ComfyUI's default one: Select VAE Device may have changed it.
         loaded[key] = ManagedNetwork(network_class, weights, getattr(vae, "patcher", None))
     return loaded[key]
 

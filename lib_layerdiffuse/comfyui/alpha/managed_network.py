@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Generic, TypeVar
 
 import comfy.model_management as memory
@@ -17,10 +17,6 @@ from ...nets.operations import NetworkClass, shapes_of
 
 Network = TypeVar("Network", bound=nn.Module)
 logger = logging.getLogger("diaphane")
-
-# Devices that are asked beforehand: the system swaps, and then ends ComfyUI, before memory runs out.
-SILENT_DEVICES = ("cpu", "mps")
-APPLE_OUT_OF_MEMORY = ("MPS backend out of memory", "Invalid buffer size")  # how torch's plain RuntimeErrors begin there
 
 
 class ManagedNetwork(Generic[Network]):
@@ -53,13 +49,14 @@ class ManagedNetwork(Generic[Network]):
     def to_device(self, x: Tensor) -> Tensor:
         return x.to(device=self.device, dtype=self.dtype)
 
-    def finite(self, what: str, compute: Callable[[], Tensor]) -> Tensor:
-        """What `compute` makes with this network; once more in float32, for this and all later runs, if it is not all numbers.
+    def until_finite(self, what: str, result: Tensor) -> Iterator[None]:
+        """For a loop whose body computes `result` in place: once, and once more in float32 if it is not finite.
 
-        what: the network, for a sentence. Raises DiaphaneError if float32 does not help; the precision stays as it was then.
+        The network keeps float32 for later runs if that helps. what: the network, for a sentence. Raises DiaphaneError if it does not.
         """
         usual = self.dtype
-        while not (result := compute()).isfinite().all():
+        yield
+        while not result.isfinite().all():
             if self.dtype == torch.float32:
                 self.dtype = usual
                 raise DiaphaneError(
@@ -68,30 +65,7 @@ class ManagedNetwork(Generic[Network]):
                 )
             logger.warning("The %s overflows in %s: computed again in float32.", what, self.dtype)
             self.dtype = torch.float32
-        return result
-
-    def each_batch(self, count: int, bytes_each: int, run: Callable[[int, int], None], *, last_resort: bool) -> bool:
-        """Load the network and call `run(first, last)` for pieces of [0, count) that fit into free memory.
-
-        bytes_each: working memory for one item. A piece that runs out of memory is halved; False means that not even a single item
-        fits, and that what has run so far is to be thrown away. last_resort: there is nothing else to try if it does not fit.
-        """
-        memory.load_models_gpu([self.patcher], memory_required=bytes_each)
-        free = self.patcher.get_free_memory(self.device)
-        if free < bytes_each and self.device.type in SILENT_DEVICES and not last_resort:
-            return False
-        size = max(1, min(count, int(free) // bytes_each))
-        first = 0
-        while first < count:
-            if ran_out_of_memory(run, first, min(count, first + size)):
-                # Only here, outside the handler, are the tensors of the failed run no longer referenced by its traceback.
-                memory.soft_empty_cache()
-                if size == 1:
-                    return False
-                size = (size + 1) // 2
-            else:
-                first += size
-        return True
+            yield
 
 
 def make_patcher(
@@ -111,14 +85,3 @@ def make_patcher(
     fill(patcher.model, patcher.is_dynamic())
     patcher.cached_patcher_init = (make_patcher, (build, fill, load_device, offload_device))
     return patcher
-
-
-def ran_out_of_memory(run: Callable[..., None], *args: Any) -> bool:
-    """Call `run` and say whether it failed for want of memory; any other error passes through."""
-    try:
-        run(*args)
-    except Exception as error:
-        if not str(error).startswith(APPLE_OUT_OF_MEMORY):
-            memory.raise_non_oom(error)
-        return True
-    return False

@@ -1,4 +1,4 @@
-"""Mean and spread of an ordinary VAE's latent distribution; the host's own encode gives the mean alone."""
+"""Mean and standard deviation of an ordinary VAE's latent distribution; ComfyUI's own encode gives the mean alone."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ LOG_VARIANCE_RANGE = (-30.0, 20.0)  # as the VAEs were trained
 
 
 def encode_posterior(vae: VAE, pixels: Tensor, *, tile: int = 0) -> tuple[Tensor, Tensor]:
-    """pixels [B, H, W, 3] in [0, 1], H and W multiples of 8 -> mean and standard deviation [B, C, H/8, W/8], raw VAE space.
+    """pixels [B, H, W, 3] in [0, 1], H and W multiples of 8 -> mean and standard deviation [B, C, H/8, W/8] in raw VAE space, both of the dtype and on the
+    device of `vae.encode`.
 
-    tile: side of the tiles in pixels, 0 = whole (the host falls back to tiles when memory runs out).
+    tile: side of the tiles in pixels, 0 = whole (ComfyUI falls back to tiles when memory runs out).
     """
     regularization = getattr(vae.first_stage_model, "regularization", None)
     if regularization is None:
@@ -35,7 +36,7 @@ def encode_posterior(vae: VAE, pixels: Tensor, *, tile: int = 0) -> tuple[Tensor
         mean = vae.encode_tiled(pixels, tile_x=tile, tile_y=tile, overlap=tile // 8) if tile else vae.encode(pixels)
         if sum(len(v) for v in log_variances) == len(mean) and all(v.shape[1:] == mean.shape[1:] for v in log_variances):
             log_variance = torch.cat(log_variances).to(mean)
-        else:  # the host went over the picture in tiles: go over it once more, this time for the spread
+        else:  # ComfyUI encoded in tiles, which overlap: encode once more for the log variance, blended as the mean is
             log_variance = _tiled_log_variance(vae, pixels, tile or 512, log_variances).to(mean)
     finally:
         handle.remove()
@@ -43,6 +44,8 @@ def encode_posterior(vae: VAE, pixels: Tensor, *, tile: int = 0) -> tuple[Tensor
 
 
 def _tiled_log_variance(vae: Any, pixels: Tensor, tile: int, log_variances: list[Tensor]) -> Tensor:
+    """[B, H, W, 3] -> [B, C, H/8, W/8]; each encoding appends to `log_variances`."""
+
     def run(part: Tensor) -> Tensor:
         log_variances.clear()
         vae.first_stage_model.encode(vae.process_input(part).to(device=vae.device, dtype=vae.vae_dtype))

@@ -9,11 +9,12 @@ from comfy.sd import VAE
 from torch import Tensor
 
 from ...errors import DiaphaneError
-from ...nets.offset_encoder import OffsetEncoder
+from ...nets.offset_encoder import OFFSET_SCALE, OffsetEncoder
 from ...nets.transparent_decoder import TransparentDecoder
-from ...pixels.straight import with_alpha
+from ...pixels.straight import check_picture, with_alpha
 from ..layers import LATENT_SCALE
-from .codec import OFFSET_SCALE, decode_rgba, encode_rgba
+from .codec import decode_rgba, encode_rgba
+from .latents import check_latent_for
 from .managed_network import ManagedNetwork
 
 # Where a Transparent VAE differs from the ordinary one inside.
@@ -23,8 +24,9 @@ NOT_OPAQUE = {"output_channels", "_opaque", "transparency_decoder", "offset_enco
 class TransparentVAE(VAE):
     """An ordinary VAE with transparency: decodes to [B, H, W, 4], encodes [B, H, W, 3 or 4] (RGB counts as opaque), straight alpha.
 
-    It shares the wrapped VAE's model, so that nothing is loaded twice, and answers whatever else is asked of a VAE. The arguments are
-    ComfyUI's own; those for videos mean nothing here, and what newer versions add is accepted.
+    Shapes, dtypes and devices are those of ComfyUI's VAE. It shares the wrapped VAE's model, so that nothing is loaded twice, and has all
+    of its other attributes and methods. The arguments are ComfyUI's own; those for videos mean nothing here, and what newer versions add
+    is accepted.
     """
 
     def __init__(
@@ -57,18 +59,19 @@ class TransparentVAE(VAE):
         return self._opaque
 
     def decode(self, samples_in: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        latent = _picture_latent(samples_in)
+        latent = self._picture_latent(samples_in)
         return self._with_alpha(latent, self.opaque.decode(latent, *args, **kwargs), tile=0)
 
     def decode_tiled(self, samples: Tensor, tile_x: int | None = None, tile_y: int | None = None, *args: Any, **kwargs: Any) -> Tensor:
-        latent = _picture_latent(samples)
+        latent = self._picture_latent(samples)
         pixels = self.opaque.decode_tiled(latent, tile_x, tile_y, *args, **kwargs)
         return self._with_alpha(latent, pixels, tile=_smaller(tile_x, tile_y, 64) * LATENT_SCALE)
 
     def decode_tiled_(self, samples: Tensor, tile_x: int = 64, tile_y: int = 64, overlap: int = 16) -> Tensor:
         """[B, C, h, w] -> [B, 4, H, W]; for nodes that go past `decode_tiled`."""
-        pixels = self.opaque.decode_tiled_(samples, tile_x, tile_y, overlap).movedim(1, -1)  # BCHW -> BHWC
-        return self._with_alpha(samples, pixels, tile=min(tile_x, tile_y) * LATENT_SCALE).movedim(-1, 1)
+        latent = self._picture_latent(samples)
+        pixels = self.opaque.decode_tiled_(latent, tile_x, tile_y, overlap).movedim(1, -1)  # BCHW -> BHWC
+        return self._with_alpha(latent, pixels, tile=min(tile_x, tile_y) * LATENT_SCALE).movedim(-1, 1)
 
     def encode(self, pixel_samples: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         return self._encode(pixel_samples, tile=0)
@@ -95,7 +98,12 @@ class TransparentVAE(VAE):
             pixels = pixels.narrow(dim, pixels.shape[dim] % LATENT_SCALE // 2, size)
         return pixels
 
+    def _picture_latent(self, latent: Tensor) -> Tensor:
+        """[B, C, h, w], checked, without the axis of frames that some nodes add: ComfyUI's VAEs for pictures take the first one, too."""
+        return check_latent_for(self, latent[:, :, 0] if latent.ndim == 5 else latent)
+
     def _with_alpha(self, latent: Tensor, pixels: Tensor, tile: int) -> Tensor:
+        check_picture(pixels)
         self.transparency_decoder = self.transparency_decoder.beside(self.patcher)
         return decode_rgba(self.transparency_decoder, pixels, latent, passes=self.passes, tile=tile).to(pixels)
 
@@ -108,11 +116,6 @@ class TransparentVAE(VAE):
 def opaque_vae(vae: VAE) -> VAE:
     """The ordinary VAE inside a Transparent VAE; any other VAE as it is."""
     return vae.opaque if isinstance(vae, TransparentVAE) else vae
-
-
-def _picture_latent(latent: Tensor) -> Tensor:
-    """Without the axis of frames that some nodes add: the host's VAEs for pictures take the first one, too."""
-    return latent[:, :, 0] if latent.ndim == 5 else latent
 
 
 def _smaller(tile_x: int | None, tile_y: int | None, default: int) -> int:

@@ -1,7 +1,8 @@
-"""A transparent picture through an upscaling model: bled colour and alpha apart, recombined."""
+"""A transparent picture through an upscaling model: bled colour and alpha separately, then put together."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import comfy.model_management as memory
@@ -11,20 +12,19 @@ from torch import Tensor
 
 from ...errors import DiaphaneError
 from ...pixels.repair import keep_extremes
+from .attempts import raise_non_oom
 from .codec import bleed
-from .managed_network import ran_out_of_memory
 
-TILE = 512
-LEAST_TILE = 128
+TILES, LEAST_TILE = (512, 256), 128
 OVERLAP = 32
-# What the host reckons for these models: bytes of working memory for each byte of a tile, times the scale.
+# ComfyUI's own estimate for these models: bytes of working memory for each byte of a tile, times the scale.
 WORK = 384.0
 
 
 def upscale_rgba(model: Any, rgba: Tensor) -> Tensor:
-    """[B, H, W, 4] straight -> [B, H * scale, W * scale, 4].
+    """[B, H, W, 4] in [0, 1], straight alpha -> [B, H * scale, W * scale, 4], float32 on ComfyUI's intermediate device.
 
-    The model sees opaque pictures only: colour carried on under transparent pixels, and alpha as a grey picture.
+    The model gets opaque pictures only: colour, bled under transparent pixels, and alpha as a grey picture.
     """
     colour = upscale(model, bleed(rgba))
     alpha = upscale(model, rgba[..., 3:4].expand(-1, -1, -1, 3)).mean(dim=-1)
@@ -33,47 +33,47 @@ def upscale_rgba(model: Any, rgba: Tensor) -> Tensor:
 
 
 def upscale(model: Any, image: Tensor) -> Tensor:
-    """[B, H, W, 3] -> [B, H * scale, W * scale, 3] in [0, 1], tile by tile, in smaller tiles if memory runs out."""
+    """[B, H, W, 3] -> [B, H * scale, W * scale, 3] in [0, 1] on ComfyUI's intermediate device, in tiles, smaller ones if memory runs out."""
     _check_channels(model)
     device = _load(model, image)
     pixels = image.movedim(-1, 1)  # BHWC -> BCHW
-    tile = TILE
-    output_device: Any = memory.intermediate_device()
-    result: list[Tensor] = []
 
     def enlarge(part: Tensor) -> Tensor:
-        # These models are plain torch: no layer of the host's looks whether the artist has had enough.
+        # These models are plain torch: none of their layers looks for a click on Cancel, as ComfyUI's do.
         memory.throw_exception_if_processing_interrupted()
         return model(part.to(device).float())
 
-    def run() -> None:
-        steps = len(pixels) * comfy.utils.get_tiled_scale_steps(pixels.shape[3], pixels.shape[2], tile_x=tile, tile_y=tile, overlap=OVERLAP)
-        result[:] = [
-            comfy.utils.tiled_scale(
-                pixels,
-                enlarge,
-                tile_x=tile,
-                tile_y=tile,
-                overlap=OVERLAP,
-                upscale_amount=model.scale,
-                pbar=comfy.utils.ProgressBar(steps),
-                output_device=output_device,
-            )
-        ]
-
     try:
-        while tile > LEAST_TILE and ran_out_of_memory(run):
+        for tile in TILES:
+            try:
+                return _tiled(enlarge, pixels, tile, model.scale)
+            except Exception as error:
+                raise_non_oom(error)
             memory.soft_empty_cache()
-            tile //= 2
-        if not result:
-            run()
+        return _tiled(enlarge, pixels, LEAST_TILE, model.scale)
     finally:
         _unload(model)
-    return result[0].movedim(1, -1).clamp(0.0, 1.0)
+
+
+def _tiled(enlarge: Callable[[Tensor], Tensor], pixels: Tensor, tile: int, scale: float) -> Tensor:
+    """[B, 3, H, W] -> [B, H * scale, W * scale, 3] in [0, 1]"""
+    steps = len(pixels) * comfy.utils.get_tiled_scale_steps(pixels.shape[3], pixels.shape[2], tile_x=tile, tile_y=tile, overlap=OVERLAP)
+    output_device: Any = memory.intermediate_device()
+    enlarged = comfy.utils.tiled_scale(
+        pixels,
+        enlarge,
+        tile_x=tile,
+        tile_y=tile,
+        overlap=OVERLAP,
+        upscale_amount=scale,
+        pbar=comfy.utils.ProgressBar(steps),
+        output_device=output_device,
+    )
+    return enlarged.movedim(1, -1).clamp(0.0, 1.0)  # BCHW -> BHWC
 
 
 def _check_channels(model: Any) -> None:
-    """Some models that the host loads are for grey pictures, or for transparent ones as they see them."""
+    """Raises DiaphaneError for models of grey pictures, and for those which take transparent ones."""
     channels = {getattr(model, name, 3) for name in ("input_channels", "output_channels")} - {3}
     if channels:
         raise DiaphaneError(
@@ -83,8 +83,8 @@ def _check_channels(model: Any) -> None:
 
 
 def _load(model: Any, image: Tensor) -> torch.device:
-    """Bring the model to its device, memory being made for a tile; hosts before 0.30 give it no patcher."""
-    required = TILE * TILE * 3 * image.element_size() * max(model.scale, 1.0) * WORK + image.nelement() * image.element_size()
+    """Move the model to its device, after memory was made free for a tile; ComfyUI before 0.30 gives it no patcher."""
+    required = TILES[0] ** 2 * 3 * image.element_size() * max(model.scale, 1.0) * WORK + image.nelement() * image.element_size()
     patcher = getattr(model, "patcher", None)
     if patcher is not None:
         device = patcher.load_device
@@ -92,7 +92,7 @@ def _load(model: Any, image: Tensor) -> torch.device:
     else:
         device = memory.get_torch_device()
         memory.free_memory(memory.module_size(model.model) + required, device)
-    # These models are not built from the host's layers, which would fetch the weights that dynamic VRAM leaves where they are.
+    # These models are not built from ComfyUI's layers, which would fetch the weights that dynamic VRAM leaves where they are.
     model.to(device)
     return device
 

@@ -19,8 +19,9 @@ logger = logging.getLogger("diaphane")
 
 FAMILY_CHOICES = [AUTO, Family.SDXL.value, Family.SD15.value, Family.FLUX.value]
 FLUX_LATENT_CHANNELS = 16
+FAMILY_IS_GUESSED = "set family to SD1.5 if the model is one (auto took SDXL)"
 
-# Models of newer hosts whose own VAE decodes to alpha.
+# Models of newer ComfyUIs whose own VAE decodes to alpha.
 NATIVE_ALPHA = ("QwenImage21",)
 LAYERED = "use_additional_t_cond"  # what sets Qwen-Image-Layered apart from Qwen-Image
 
@@ -30,7 +31,7 @@ _CONFIGS = {Family.SD15: supported.SD15, Family.SDXL: supported.SDXL, Family.FLU
 def family_of(model: ModelPatcher) -> Family | None:
     """The family of a loaded diffusion model, None for any other architecture."""
     config = model.model.model_config
-    if isinstance(config, supported.Flux2):  # a subclass of Flux in the host, another model in the world
+    if isinstance(config, supported.Flux2):  # a subclass of Flux in ComfyUI, but another architecture
         return None
     return next((family for family, config_class in _CONFIGS.items() if isinstance(config, config_class)), None)
 
@@ -68,13 +69,13 @@ def require_vae(vae: VAE, node: str) -> None:
 
 
 def latent_family(choice: str, vae: VAE, samples: Mapping[str, Any] | None = None) -> Family:
-    """The family whose transparency networks fit: the one chosen, or what latent and VAE give away.
+    """The family whose transparency networks fit: the one chosen, or the one that latent or VAE show.
 
     SD1.5 and SDXL latents look alike; without names of layers, which only SD1.5 has, a 4-channel latent counts as SDXL.
     """
     if choice != AUTO and own_weights(vae) is None:  # whatever is chosen, no other weights fit than a VAE's own
         return Family(choice)
-    known = _told_by(vae, samples)
+    known = _evident_family(vae, samples)
     if known is None:
         logger.info("family is auto and the latent does not say where it comes from: taken as SDXL. Set family to SD1.5 if it is.")
     return known or Family.SDXL
@@ -84,11 +85,11 @@ def family_advice(choice: str, vae: VAE, samples: Mapping[str, Any] | None = Non
     """How to set family if pictures come out wrong; None where latent or VAE say which is right."""
     if own_weights(vae) is None and choice != AUTO:
         return "set family to the model's own"
-    return None if _told_by(vae, samples) else "set family to SD1.5 if the model is one (auto took SDXL)"
+    return None if _evident_family(vae, samples) else FAMILY_IS_GUESSED
 
 
-def _told_by(vae: VAE, samples: Mapping[str, Any] | None) -> Family | None:
-    """The family that a VAE or the names in a latent give away."""
+def _evident_family(vae: VAE, samples: Mapping[str, Any] | None) -> Family | None:
+    """The family that a VAE or the names in a latent show."""
     if own_weights(vae) is None and vae.latent_channels == FLUX_LATENT_CHANNELS:
         return Family.FLUX
     return Family.SD15 if own_weights(vae) is not None or layers_in(samples or {}) else None

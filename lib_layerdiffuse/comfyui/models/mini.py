@@ -1,7 +1,7 @@
 """The mini family: a small diffusion model, text encoder and VAE that come with the pack, with LayerDiffuse weights of their own.
 
-They are SD1.5 in layout and narrow in width, built from the host's own classes. Everything else treats them as SD1.5; only where
-weights are looked up, what a model or VAE brings along goes first (`OwnWeights`).
+They are SD1.5 in layout and have fewer channels, built from ComfyUI's own classes. The rest of the pack treats them as SD1.5, but
+looks for the weights of a model or VAE of its own first (`OwnWeights`).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ FOLDER = Path(__file__).resolve().parents[3] / "mini"
 
 
 class MiniSD15(comfy.supported_models.SD15):
-    """SD1.5 at another width, predicting velocity."""
+    """SD1.5 with fewer channels, predicting velocity."""
 
     layer_weights: OwnWeights
 
@@ -124,7 +124,7 @@ def _vae(weights: dict[str, Tensor], metadata: dict[str, str]) -> Any:
 
 
 def _set_groups(network: nn.Module, channels: int) -> None:
-    """Normalise so many channels together. The host's classes have 32 groups, which in a narrow network leaves one channel each."""
+    """Normalise so many channels together. ComfyUI's classes have 32 groups, which in a narrow network leaves one channel each."""
     for module in network.modules():
         if isinstance(module, nn.GroupNorm):
             module.num_groups = module.num_channels // channels

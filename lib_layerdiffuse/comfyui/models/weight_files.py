@@ -1,4 +1,4 @@
-"""The LayerDiffuse files in ComfyUI's model folders."""
+"""Finds the LayerDiffuse files: in ComfyUI's model folders, among the released ones, or beside a model that has its own."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ def file_choices() -> list[str]:
 
 
 class OwnWeights(dict[Role, Path]):
-    """LayerDiffuse files that a model or VAE brings along (attribute `layer_weights`), because no released ones fit it."""
+    """LayerDiffuse files of a model or VAE that no released ones fit (its attribute `layer_weights`)."""
 
     def path(self, role: Role) -> Path:
-        """Raises DiaphaneError if there is none for the job."""
+        """Raises DiaphaneError if there is no file for the role."""
         path = self.get(role)
         if path is None or not path.is_file():
             raise DiaphaneError(f"This model has no weights for: {role}. Load an SD1.5 checkpoint for that.")
@@ -47,8 +47,8 @@ class OwnWeights(dict[Role, Path]):
 
 
 def own_weights(owner: Any) -> OwnWeights | None:
-    """What a VAE, or the model configuration of a diffusion model, brings along."""
-    # The host's model configurations answer getattr() with a warning in the log where there is none.
+    """The `layer_weights` of a VAE, or of the model configuration of a diffusion model; None if it has none."""
+    # ComfyUI's model configurations log a warning when getattr() asks for an attribute that is not there.
     return getattr(owner, "__dict__", {}).get("layer_weights")
 
 
@@ -69,7 +69,7 @@ def find_file(family: Family, role: Role, choice: str = AUTO, owner: Any = None)
 
 
 def _chosen(name: str) -> Path:
-    """The file of that name in the model folders, none of which it can lead out of. Raises DiaphaneError if there is none."""
+    """The file of that name in the model folders, never outside them. Raises DiaphaneError if there is none."""
     path = folder_paths.get_full_path(FOLDER, name) if isinstance(name, str) else None
     if path is None or Path(path).suffix.lower() not in EXTENSIONS:
         folders = " or ".join(folder_paths.get_folder_paths(FOLDER))
@@ -79,10 +79,7 @@ def _chosen(name: str) -> Path:
 
 @contextmanager
 def weights_for(model: ModelPatcher, family: Family, role: Role, choice: str = AUTO) -> Iterator[dict[str, Tensor]]:
-    """The tensors that patch a model for a job, memory-mapped.
-
-    What is found wrong with them in the block is said with the file's name.
-    """
+    """The tensors of the file that patches a model for a job, memory-mapped. A WeightsError in the block gets the file's name."""
     path = find_file(family, role, choice, model.model.model_config)
     with naming(path):
         yield read_state_dict(path)
@@ -90,7 +87,7 @@ def weights_for(model: ModelPatcher, family: Family, role: Role, choice: str = A
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """What is found wrong with a file's contents in the block is said with the file's name, as a DiaphaneError."""
+    """Turns a WeightsError in the block into a DiaphaneError with the file's name."""
     try:
         yield
     except WeightsError as error:
