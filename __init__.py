@@ -5,7 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import ComfyExtension, io
 
 from .lib_layerdiffuse.comfyui.models.weight_files import register_folder
-from .lib_layerdiffuse.comfyui.registration import check_host, installed_before, register_replacements, unclaimed
+from .lib_layerdiffuse.comfyui.registration import check_version, installed_before, register_replacements, unclaimed
 from .nodes import NODES, legacy
 
 WEB_DIRECTORY = "./web"
@@ -13,7 +13,7 @@ WEB_DIRECTORY = "./web"
 
 class Diaphane(ComfyExtension):
     async def on_load(self) -> None:
-        check_host()
+        check_version()
         register_folder()
         await register_replacements(legacy.REPLACEMENTS)
 

@@ -17,15 +17,15 @@ from server import PromptServer
 logger = logging.getLogger("diaphane")
 
 # As in pyproject.toml. Tests run on this version, too.
-OLDEST_HOST = "0.18.2"
+OLDEST_COMFYUI = "0.18.2"
 OTHERS = "Another pack has the nodes %s: its own are used."
 
 
-def check_host() -> None:
+def check_version() -> None:
     """Warn if ComfyUI is older than any version that the pack is tested with; it may lack what nodes need."""
     present = _numbers(comfyui_version.__version__)
-    if present and present < _numbers(OLDEST_HOST):
-        logger.warning("Diaphane needs ComfyUI %s or newer, this is %s. Update ComfyUI.", OLDEST_HOST, comfyui_version.__version__)
+    if present and present < _numbers(OLDEST_COMFYUI):
+        logger.warning("Diaphane needs ComfyUI %s or newer, this is %s. Update ComfyUI.", OLDEST_COMFYUI, comfyui_version.__version__)
 
 
 def _numbers(version: str) -> list[int]:

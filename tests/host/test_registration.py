@@ -12,7 +12,7 @@ import pytest
 
 from dev import comfyui
 from dev.source import SOURCES
-from lib_layerdiffuse.comfyui.registration import OLDEST_HOST
+from lib_layerdiffuse.comfyui.registration import OLDEST_COMFYUI
 
 
 @pytest.mark.parametrize("version", ["0.3.76", "0.17.9", "0.18.1"])
@@ -35,5 +35,5 @@ def test_other_hosts_are_not(pack: ModuleType, monkeypatch: pytest.MonkeyPatch, 
 
 def test_the_oldest_host_is_the_one_that_is_declared_and_tested() -> None:
     declared = re.search(r'requires-comfyui = ">=(.*)"', (comfyui.ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-    assert declared and declared[1] == OLDEST_HOST == min(SOURCES, key=lambda version: [int(part) for part in version.split(".")])
-    assert f"test-on-{OLDEST_HOST}" in (comfyui.ROOT / "Makefile").read_text(encoding="utf-8")
+    assert declared and declared[1] == OLDEST_COMFYUI == min(SOURCES, key=lambda version: [int(part) for part in version.split(".")])
+    assert f"test-on-{OLDEST_COMFYUI}" in (comfyui.ROOT / "Makefile").read_text(encoding="utf-8")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -167,6 +168,19 @@ def test_out_of_memory_halves_the_batch() -> None:
     latent = latent_for(pixels)
     assert torch.allclose(decode_rgba(managed(network), pixels, latent, passes=1), exact(pixels, latent))
     assert [shape[0] for shape in network.batches] == [5, 3, 2, 2, 1]
+
+
+def test_what_a_failed_attempt_has_made_is_freed_before_the_next() -> None:
+    made: list[weakref.ref[Tensor]] = []
+
+    def fails(pixel: Tensor) -> bool:
+        assert all(ref() is None for ref in made)
+        made.append(weakref.ref(pixel))
+        return len(made) < 4
+
+    pixels = picture(600, 520, batch=2, channels=3)
+    decode_rgba(managed(Pointwise(fails)), pixels, latent_for(pixels), passes=1)
+    assert len(made) > 4
 
 
 def test_out_of_memory_falls_back_to_tiles(caplog: pytest.LogCaptureFixture) -> None:

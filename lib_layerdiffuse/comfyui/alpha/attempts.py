@@ -28,9 +28,7 @@ class Plan(NamedTuple):
     batches: list[slice]  # the rows that are computed together
 
 
-def plans(
-    network: ManagedNetwork[Any], verb: str, shape: Sequence[int], tile: int, bytes_for: Callable[[int], int]
-) -> Iterator[Plan]:
+def plans(network: ManagedNetwork[Any], verb: str, shape: Sequence[int], tile: int, bytes_for: Callable[[int], int]) -> Iterator[Plan]:
     """Load the network and yield plans for pictures of `shape` (count, height, width), until the caller leaves its loop.
 
     The caller asks for the next plan, outside the handler, when the last one ran out of memory: as many pictures as memory is free for,

@@ -59,9 +59,10 @@ def decode_rgba(
     for _ in decoder.until_finite(Role.DECODER.value, rgba):
         for plan in plans(decoder, "decode", shape, tile, partial(_decoder_bytes, decoder, passes)):
             progress = comfy.utils.ProgressBar(count * passes * (_count_tiles(height, width, plan.tile) if plan.tile else 1))
+            estimate = partial(_tiled_estimate, tile=plan.tile) if plan.tile else _estimate
             try:
                 for rows in plan.batches:
-                    rgba[rows] = _estimate(decoder, pixel[rows], latent[rows], passes, plan.tile, progress)[:, order].movedim(1, -1)
+                    rgba[rows] = estimate(decoder, pixel[rows], latent[rows], passes, progress)[:, order].movedim(1, -1)  # BCHW -> BHWC
                 break
             except Exception as error:
                 raise_non_oom(error)
@@ -149,32 +150,35 @@ def _encoder_bytes(encoder: ManagedNetwork[OffsetEncoder], pixels: int) -> int:
 
 
 def _estimate(
-    decoder: ManagedNetwork[TransparentDecoder], pixel: Tensor, latent: Tensor, passes: int, tile: int, progress: comfy.utils.ProgressBar
+    decoder: ManagedNetwork[TransparentDecoder], pixel: Tensor, latent: Tensor, passes: int, progress: comfy.utils.ProgressBar
 ) -> Tensor:
-    """`estimate_rgba` for pictures of any size, whole (tile 0) or in tiles: [B, 3, H, W] -> [B, 4, H, W] float32."""
+    """`estimate_rgba` for pictures of any size, padded to what the network takes and cropped: [B, 3, H, W] -> [B, 4, H, W] float32."""
+    height, width = pixel.shape[2:]
+    multiple = decoder.network.layout.multiple
+    pixel = pad_to_multiple(decoder.to_device(pixel), multiple)
+    latent = pad_to_multiple(decoder.to_device(latent), multiple // LATENT_SCALE)
 
     def on_pass() -> None:
         memory.throw_exception_if_processing_interrupted()
-        progress.update(1 if tile else len(pixel))  # ComfyUI takes one picture at a time to pieces
+        progress.update(len(pixel))
 
-    def whole(pixel: Tensor, latent: Tensor) -> Tensor:
-        """Padded to what the network takes, cropped back."""
-        height, width = pixel.shape[2:]
-        multiple = decoder.network.layout.multiple
-        pixel = pad_to_multiple(decoder.to_device(pixel), multiple)
-        latent = pad_to_multiple(decoder.to_device(latent), multiple // LATENT_SCALE)
-        return estimate_rgba(decoder.network, pixel, latent, passes, on_pass)[..., :height, :width]
+    return estimate_rgba(decoder.network, pixel, latent, passes, on_pass)[..., :height, :width]
 
-    if not tile:
-        return whole(pixel, latent)
+
+def _tiled_estimate(
+    decoder: ManagedNetwork[TransparentDecoder], pixel: Tensor, latent: Tensor, passes: int, progress: comfy.utils.ProgressBar, tile: int
+) -> Tensor:
+    """`_estimate` in tiles of `tile` pixels."""
+    height, width = pixel.shape[2:]
     # ComfyUI's tiling takes one tensor: the picture, folded to the latent's size, is concatenated with the latent.
     folded = F.pixel_unshuffle(pad_to_multiple(pixel, LATENT_SCALE), LATENT_SCALE)
     channels = folded.shape[1]
+
+    def estimate(both: Tensor) -> Tensor:
+        return _estimate(decoder, F.pixel_shuffle(both[:, :channels], LATENT_SCALE), both[:, channels:], passes, progress)
+
     both = torch.cat((folded, latent.to(folded)), dim=1)
-    estimate = _tiled(
-        lambda part: whole(F.pixel_shuffle(part[:, :channels], LATENT_SCALE), part[:, channels:]), both, tile // LATENT_SCALE, LATENT_SCALE, 4
-    )
-    return estimate[..., : pixel.shape[2], : pixel.shape[3]]
+    return _tiled(estimate, both, tile // LATENT_SCALE, LATENT_SCALE, 4)[..., :height, :width]
 
 
 def _offset(encoder: ManagedNetwork[OffsetEncoder], rgba: Tensor, tile: int) -> Tensor:

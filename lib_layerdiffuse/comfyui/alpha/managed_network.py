@@ -20,7 +20,7 @@ logger = logging.getLogger("diaphane")
 
 
 class ManagedNetwork(Generic[Network]):
-    """A network that ComfyUI loads, offloads and accounts for, in the precision that suits its device."""
+    """A network that ComfyUI loads, offloads and accounts for. It computes on `device` in `dtype`, the precision that suits it."""
 
     def __init__(self, network_class: NetworkClass[Network], state_dict: Mapping[str, Tensor], beside: ModelPatcher | None = None):
         """beside: the VAE's patcher, whose devices are taken; where ComfyUI puts VAEs if None."""

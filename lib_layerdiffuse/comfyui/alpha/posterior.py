@@ -15,9 +15,9 @@ LOG_VARIANCE_RANGE = (-30.0, 20.0)  # as the VAEs were trained
 
 
 def encode_posterior(vae: VAE, pixels: Tensor, *, tile: int = 0) -> tuple[Tensor, Tensor]:
-    """pixels [B, H, W, 3] in [0, 1], H and W multiples of 8 -> mean and standard deviation [B, C, H/8, W/8] in raw VAE space, both of the dtype and on the
-    device of `vae.encode`.
+    """pixels [B, H, W, 3] in [0, 1], H and W multiples of 8 -> mean and standard deviation [B, C, H/8, W/8].
 
+    Both are in raw VAE space, of the dtype and on the device of what `vae.encode` gives.
     tile: side of the tiles in pixels, 0 = whole (ComfyUI falls back to tiles when memory runs out).
     """
     regularization = getattr(vae.first_stage_model, "regularization", None)

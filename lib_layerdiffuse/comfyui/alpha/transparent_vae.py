@@ -53,7 +53,7 @@ class TransparentVAE(VAE):
         ours = {name: value for name, value in vars(self).items() if name not in NOT_OPAQUE}
         known = vars(self._opaque)
         if any(name not in known or value is not known[name] for name, value in ours.items()):
-            # Kept, because networks are remembered by the VAE that they were loaded for.
+            # Kept, because loaded networks are found by the VAE that they were loaded for.
             self._opaque = copy.copy(self._opaque)
             vars(self._opaque).update(ours)
         return self._opaque
@@ -68,7 +68,7 @@ class TransparentVAE(VAE):
         return self._with_alpha(latent, pixels, tile=_smaller(tile_x, tile_y, 64) * LATENT_SCALE)
 
     def decode_tiled_(self, samples: Tensor, tile_x: int = 64, tile_y: int = 64, overlap: int = 16) -> Tensor:
-        """[B, C, h, w] -> [B, 4, H, W]; for nodes that go past `decode_tiled`."""
+        """[B, C, h, w] -> [B, 4, H, W]; some nodes call this instead of `decode_tiled`."""
         latent = self._picture_latent(samples)
         pixels = self.opaque.decode_tiled_(latent, tile_x, tile_y, overlap).movedim(1, -1)  # BCHW -> BHWC
         return self._with_alpha(latent, pixels, tile=min(tile_x, tile_y) * LATENT_SCALE).movedim(-1, 1)
@@ -82,7 +82,7 @@ class TransparentVAE(VAE):
         return self._encode(pixel_samples, tile=_smaller(tile_x, tile_y, 512))
 
     def encode_tiled_(self, pixel_samples: Tensor, tile_x: int = 512, tile_y: int = 512, overlap: int = 64) -> Tensor:
-        """[B, 3 or 4, H, W] -> [B, C, h, w]; for nodes that go past `encode_tiled`."""
+        """[B, 3 or 4, H, W] -> [B, C, h, w]; some nodes call this instead of `encode_tiled`."""
         return self._encode(pixel_samples.movedim(1, -1), tile=min(tile_x, tile_y))  # BCHW -> BHWC
 
     def vae_encode_crop_pixels(self, pixels: Tensor) -> Tensor:

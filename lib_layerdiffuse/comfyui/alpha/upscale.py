@@ -33,7 +33,7 @@ def upscale_rgba(model: Any, rgba: Tensor) -> Tensor:
 
 
 def upscale(model: Any, image: Tensor) -> Tensor:
-    """[B, H, W, 3] -> [B, H * scale, W * scale, 3] in [0, 1] on ComfyUI's intermediate device, in tiles, smaller ones if memory runs out."""
+    """[B, H, W, 3] -> [B, H * scale, W * scale, 3] in [0, 1], on ComfyUI's intermediate device; in smaller tiles if memory runs out."""
     _check_channels(model)
     device = _load(model, image)
     pixels = image.movedim(-1, 1)  # BHWC -> BCHW
