@@ -272,6 +272,14 @@ def test_layers_decide_what_is_transparent(vae: Any, decode: Callable[..., Tenso
     assert torch.allclose(decode(vae, cut), named[2:4], atol=1e-5)
 
 
+def test_a_stray_layer_of_a_cut_batch_has_its_own_name(vae: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(alpha_vae, "transparency_decoder", lambda *args: managed(Pointwise()))
+    cut = {"layers": ("foreground", "background", "blended"), "batch_index": [2, 3]}
+    for level, stray in ((-1.0, "blended"), (1.0, None)):  # alpha is 0, or 1
+        samples = cut | {"samples": torch.full((2, 4, 8, 8), level)}
+        assert AlphaVAE(vae, Family.SD15).decode(samples, passes=1).stray == stray
+
+
 def test_latents_and_images_of_different_batches(vae: Any, decode: Callable[..., Tensor]) -> None:
     with pytest.raises(DiaphaneError, match="Got 2 images and 3 latents"):
         decode(vae, {"samples": torch.zeros(3, 4, 8, 8)}, picture(64, 64, batch=2, channels=3))

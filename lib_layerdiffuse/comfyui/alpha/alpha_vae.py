@@ -19,7 +19,7 @@ from ...pixels.coverage import coverage
 from ...pixels.straight import with_alpha
 from ...weights.catalogue import Family
 from ..layers import FOREGROUND, LATENT_SCALE, LAYERS_KEY, foreground_rows, layer_of_each_row
-from ..models.families import family_advice, latent_family, require_vae
+from ..models.families import latent_family, require_vae
 from ..models.weight_files import AUTO
 from .codec import decode_rgba, encode_rgba, pad_to_multiple
 from .latents import check_latent_for
@@ -46,7 +46,7 @@ class AlphaVAE:
 
     vae: VAE
     family: Family
-    advice: str | None = None  # how to set the node's family if alpha is wrong; None if latent or VAE say which is right
+    advice: str | None = None  # what to do about the node's family if alpha is wrong, None if the family is certain
     decoder_file: str = AUTO
     encoder_file: str = AUTO
 
@@ -67,8 +67,7 @@ class AlphaVAE:
         """
         opaque = opaque_vae(vae)
         require_vae(opaque, node)
-        known, advice = latent_family(family, opaque, samples), family_advice(family, opaque, samples)
-        return cls(opaque, known, advice, decoder_file, encoder_file)
+        return cls(opaque, *latent_family(family, opaque, samples), decoder_file, encoder_file)
 
     @property
     def decoder(self) -> ManagedNetwork[TransparentDecoder]:

@@ -68,28 +68,18 @@ def require_vae(vae: VAE, node: str) -> None:
         )
 
 
-def latent_family(choice: str, vae: VAE, samples: Mapping[str, Any] | None = None) -> Family:
-    """The family whose transparency networks fit: the one chosen, or the one that latent or VAE show.
+def latent_family(choice: str, vae: VAE, samples: Mapping[str, Any] | None = None) -> tuple[Family, str | None]:
+    """The family whose transparency networks fit, and what to do if alpha is wrong; None if latent or VAE show that the family is right.
 
-    SD1.5 and SDXL latents look alike; without names of layers, which only SD1.5 has, a 4-channel latent counts as SDXL.
+    choice: the node's `family`. SD1.5 and SDXL latents look alike; without names of layers, which only SD1.5 has, auto takes SDXL.
     """
-    if choice != AUTO and own_weights(vae) is None:  # whatever is chosen, no other weights fit than a VAE's own
-        return Family(choice)
-    known = _evident_family(vae, samples)
-    if known is None:
-        logger.info("family is auto and the latent does not say where it comes from: taken as SDXL. Set family to SD1.5 if it is.")
-    return known or Family.SDXL
-
-
-def family_advice(choice: str, vae: VAE, samples: Mapping[str, Any] | None = None) -> str | None:
-    """How to set family if pictures come out wrong; None where latent or VAE say which is right."""
-    if own_weights(vae) is None and choice != AUTO:
-        return "set family to the model's own"
-    return None if _evident_family(vae, samples) else FAMILY_IS_GUESSED
-
-
-def _evident_family(vae: VAE, samples: Mapping[str, Any] | None) -> Family | None:
-    """The family that a VAE or the names in a latent show."""
-    if own_weights(vae) is None and vae.latent_channels == FLUX_LATENT_CHANNELS:
-        return Family.FLUX
-    return Family.SD15 if own_weights(vae) is not None or layers_in(samples or {}) else None
+    if own_weights(vae) is not None:  # whatever is chosen, no other weights fit
+        return Family.SD15, None
+    if choice != AUTO:
+        return Family(choice), "set family to the model's own"
+    if vae.latent_channels == FLUX_LATENT_CHANNELS:
+        return Family.FLUX, None
+    if layers_in(samples or {}):
+        return Family.SD15, None
+    logger.info("family is auto and the latent does not say where it comes from: taken as SDXL. Set family to SD1.5 if it is.")
+    return Family.SDXL, FAMILY_IS_GUESSED
