@@ -154,7 +154,7 @@ def test_areas_only_take_away(height: int, width: int, x: int, y: int, batch: in
 @given(sides, sides, st.sampled_from([1, 8, 64]))
 def test_padding_is_least_and_can_be_cropped(height: int, width: int, multiple: int) -> None:
     x = torch.rand(1, 2, height, width)
-    padded = transparency._pad(x, multiple)
+    padded = transparency.pad_to_multiple(x, multiple)
     assert torch.equal(padded[..., :height, :width], x)
     for side, before in zip(padded.shape[2:], (height, width), strict=True):
         assert side % multiple == 0 and 0 <= side - before < multiple
