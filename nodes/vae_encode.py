@@ -44,7 +44,8 @@ class TransparentVAEEncode(io.ComfyNode):
         alpha = AlphaVAE.of(vae, "Transparent VAE Encode", family, encoder_file=encoder_file)
         rgba = with_alpha(image, mask)
         latent = alpha.encode(rgba, offset_scale=offset_scale)
-        said = hints.on_opaque(rgba, mask) + hints.on_small_size(*rgba.shape[1:3], alpha.advice)
+        height, width = rgba.shape[1:3]
+        said = hints.on_opaque(rgba, mask) + hints.on_small_size(height, width, alpha.advice)
         return io.NodeOutput(latent, ui=notes(*said))
 
 

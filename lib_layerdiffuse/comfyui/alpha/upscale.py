@@ -59,13 +59,14 @@ def _tiled(enlarge: Callable[[Tensor], Tensor], pixels: Tensor, tile: int, scale
     """[B, 3, H, W] -> [B, H * scale, W * scale, 3] in [0, 1]"""
     steps = len(pixels) * comfy.utils.get_tiled_scale_steps(pixels.shape[3], pixels.shape[2], tile_x=tile, tile_y=tile, overlap=OVERLAP)
     output_device: Any = memory.intermediate_device()
+    upscale_amount: Any = scale  # an int, by ComfyUI's annotation
     enlarged = comfy.utils.tiled_scale(
         pixels,
         enlarge,
         tile_x=tile,
         tile_y=tile,
         overlap=OVERLAP,
-        upscale_amount=scale,
+        upscale_amount=upscale_amount,
         pbar=comfy.utils.ProgressBar(steps),
         output_device=output_device,
     )
