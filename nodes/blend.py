@@ -6,6 +6,7 @@ from comfy_api.latest import io
 
 from ..lib_layerdiffuse.comfyui.alpha.transparent_vae import opaque_vae
 from ..lib_layerdiffuse.comfyui.models.weight_files import AUTO
+from ..lib_layerdiffuse.comfyui.patch.strength import Strength
 from ..lib_layerdiffuse.comfyui.recipes.blend_extract import make_blend
 from ..lib_layerdiffuse.pixels.straight import with_alpha
 from . import inputs
@@ -38,7 +39,7 @@ class LayerDiffuseBlend(io.ComfyNode):
     @classmethod
     def execute(cls, model, vae, image, given, fit, weight, start, end, mask=None, file=AUTO) -> io.NodeOutput:
         rgba = with_alpha(image, mask)
-        patched = make_blend(model, opaque_vae(vae), rgba, given, fit=fit, weight=weight, start=start, end=end, file=file)
+        patched = make_blend(model, opaque_vae(vae), rgba, given, fit=fit, strength=Strength(weight, start, end), file=file)
         return io.NodeOutput(patched)
 
 

@@ -7,6 +7,7 @@ from comfy_api.latest import io
 from ..lib_layerdiffuse.comfyui.alpha.transparent_vae import opaque_vae
 from ..lib_layerdiffuse.comfyui.layers import BACKGROUND, FOREGROUND
 from ..lib_layerdiffuse.comfyui.models.weight_files import AUTO
+from ..lib_layerdiffuse.comfyui.patch.strength import Strength
 from ..lib_layerdiffuse.comfyui.recipes.blend_extract import make_extract
 from ..lib_layerdiffuse.pixels.straight import with_alpha
 from . import inputs
@@ -51,9 +52,7 @@ class LayerDiffuseExtract(io.ComfyNode):
             with_alpha(layer, layer_mask),
             extract,
             fit=fit,
-            weight=weight,
-            start=start,
-            end=end,
+            strength=Strength(weight, start, end),
             file=file,
         )
         return io.NodeOutput(patched)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..lib_layerdiffuse.comfyui.models.weight_files import AUTO
+from ..lib_layerdiffuse.comfyui.patch.strength import Strength
 from ..lib_layerdiffuse.comfyui.recipes.joint import make_joint, make_joint_from_layer
 from ..lib_layerdiffuse.pixels.straight import with_alpha
 from . import inputs
@@ -31,7 +32,7 @@ class LayerDiffuseJoint(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, weight, start, end, file=AUTO) -> io.NodeOutput:
-        return io.NodeOutput(make_joint(model, weight=weight, start=start, end=end, file=file))
+        return io.NodeOutput(make_joint(model, strength=Strength(weight, start, end), file=file))
 
 
 class LayerDiffuseJointFromLayer(io.ComfyNode):
@@ -64,7 +65,7 @@ class LayerDiffuseJointFromLayer(io.ComfyNode):
     @classmethod
     def execute(cls, model, image, given, fit, weight, start, end, mask=None, file=AUTO) -> io.NodeOutput:
         rgba = with_alpha(image, mask)
-        return io.NodeOutput(make_joint_from_layer(model, rgba, given, fit=fit, weight=weight, start=start, end=end, file=file))
+        return io.NodeOutput(make_joint_from_layer(model, rgba, given, fit=fit, strength=Strength(weight, start, end), file=file))
 
 
 NODES = [LayerDiffuseJoint, LayerDiffuseJointFromLayer]

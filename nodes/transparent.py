@@ -5,6 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..lib_layerdiffuse.comfyui.models.weight_files import AUTO
+from ..lib_layerdiffuse.comfyui.patch.strength import Strength
 from ..lib_layerdiffuse.comfyui.recipes.transparent import METHODS, make_transparent
 from . import inputs
 
@@ -38,7 +39,7 @@ class LayerDiffuseTransparent(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, method, weight, start, end, file=AUTO) -> io.NodeOutput:
-        return io.NodeOutput(make_transparent(model, method=method, weight=weight, start=start, end=end, file=file))
+        return io.NodeOutput(make_transparent(model, method=method, strength=Strength(weight, start, end), file=file))
 
 
 NODES = [LayerDiffuseTransparent]

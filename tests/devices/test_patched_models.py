@@ -19,7 +19,7 @@ from dev.stand_ins.models import configured
 from lib_layerdiffuse.comfyui.patch.attention_sharing import share_attention
 from lib_layerdiffuse.comfyui.patch.deltas import apply_deltas
 from lib_layerdiffuse.comfyui.patch.lora import apply_lora
-from lib_layerdiffuse.comfyui.patch.strength import SigmaWindow
+from lib_layerdiffuse.comfyui.patch.strength import Activity
 from tests.devices.elsewhere import DEVICE, elsewhere, fake
 from tests.host.reference import SHALLOW, shallow
 
@@ -76,7 +76,7 @@ def _no_card(monkeypatch: pytest.MonkeyPatch) -> None:
     plenty = 1 << 40
     monkeypatch.setattr(memory, "get_free_memory", lambda device=None, torch_free_too=False: (plenty, plenty) if torch_free_too else plenty)
     monkeypatch.setattr(memory, "supports_fp64", lambda *_: False)
-    monkeypatch.setattr(SigmaWindow, "is_open", lambda self: True)
+    monkeypatch.setattr(Activity, "is_active", lambda self: True)
 
 
 @pytest.mark.parametrize("name", PATCHES)

@@ -24,6 +24,7 @@ from dev.stand_ins.vae import build_vae
 from dev.stand_ins.weights import write_all
 from lib_layerdiffuse.comfyui.alpha.alpha_vae import AlphaVAE
 from lib_layerdiffuse.comfyui.layers import ARRANGEMENTS, layer_prompts
+from lib_layerdiffuse.comfyui.patch.strength import Strength
 from lib_layerdiffuse.comfyui.recipes.blend_extract import make_blend, make_extract
 from lib_layerdiffuse.comfyui.recipes.joint import make_joint, make_joint_from_layer
 from lib_layerdiffuse.comfyui.recipes.legacy import LayerTexts
@@ -243,7 +244,7 @@ def test_apply(run: Run, request: pytest.FixtureRequest, config: str, family: st
     base = request.getfixturevalue(family)
     (patched,) = run("LayeredDiffusionApply", model=base, config=config, weight=0.7)
     result = sampled(family, patched)
-    same(result, sampled(family, make_transparent(base, method=method, weight=weight)))
+    same(result, sampled(family, make_transparent(base, method=method, strength=Strength(weight))))
     assert_differ(result, sampled(family, base))
 
 
@@ -276,7 +277,7 @@ def test_diff_apply(run: Run, sdxl: ModelPatcher, given: str, wanted: str) -> No
         config=f"SDXL, {given.title()}",
         weight=0.8,
     )
-    expected = make_extract(sdxl, build_vae("SDXL", 0), with_alpha(blended), layer, wanted, weight=0.8)
+    expected = make_extract(sdxl, build_vae("SDXL", 0), with_alpha(blended), layer, wanted, strength=Strength(0.8))
     same(sampled("sdxl", patched), sampled("sdxl", expected))
 
 

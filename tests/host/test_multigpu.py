@@ -21,7 +21,7 @@ from dev.stand_ins.seeded import seeded_noise
 from lib_layerdiffuse.comfyui.models.mini import load_mini
 from lib_layerdiffuse.comfyui.patch.attention_sharing import share_attention
 from lib_layerdiffuse.comfyui.patch.deltas import apply_deltas
-from lib_layerdiffuse.comfyui.patch.unmerged import SideLayers
+from lib_layerdiffuse.comfyui.patch.unmerged import Bypass
 from lib_layerdiffuse.nets.attention_sharing import SharingUnit
 from tests.host.reference import (
     as_the_host_runs,
@@ -101,7 +101,7 @@ def test_two_cards_give_what_one_gives(monkeypatch: pytest.MonkeyPatch, kind: st
     base = loaded(family_of(kind))
     expected, plain = run(ours(kind, base), kind), run(base, kind)
     patched = ours(kind, split(base)) if order == "before" else split(ours(kind, base))
-    seen = watch(monkeypatch, *((SharingUnit, "temporal") if family_of(kind) == "sd15" else (SideLayers, "forward")))
+    seen = watch(monkeypatch, *((SharingUnit, "temporal") if family_of(kind) == "sd15" else (Bypass, "forward")))
     for _ in range(2):
         seen.clear()
         assert_same(run(patched, kind), expected, plain)

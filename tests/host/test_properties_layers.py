@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from lib_layerdiffuse.comfyui import layers
 from lib_layerdiffuse.comfyui.alpha import codec as transparency
-from lib_layerdiffuse.comfyui.patch.strength import SigmaWindow
+from lib_layerdiffuse.comfyui.patch.strength import Strength
 from lib_layerdiffuse.errors import DiaphaneError
 from lib_layerdiffuse.pixels.composite import Layer, Layers
 from lib_layerdiffuse.pixels.layer_stack import as_layers, confined, in_order, named, stacked
@@ -179,21 +179,9 @@ def test_tiles_that_change_nothing_change_nothing(height: int, width: int, tile:
 
 @few
 @given(st.floats(0.0, 1.0), st.floats(0.0, 1.0), st.floats(0.0, 1.0))
-def test_windows_that_meet_share_no_step_and_miss_none(a: float, b: float, c: float) -> None:
+def test_ranges_that_meet_share_no_step_and_miss_none(a: float, b: float, c: float) -> None:
     start, middle, end = sorted((a, b, c))
-    windows = [SigmaWindow(start, middle), SigmaWindow(middle, end), SigmaWindow(start, end)]
-
-    class Model:
-        def get_model_object(self, name: str) -> Any:
-            assert name == "model_sampling"
-            return self
-
-        @staticmethod
-        def percent_to_sigma(percent: float) -> float:
-            return 10.0 * (1.0 - percent)
-
+    strengths = [Strength(1.0, start, middle), Strength(1.0, middle, end), Strength(1.0, start, end)]
     for step in range(20):  # no step samples at sigma 0
-        for window in windows:
-            window._on_step(Model(), torch.tensor([10.0 - step / 2]))
-        first, second, whole = (window._open for window in windows)
+        first, second, whole = (strength.is_active(10.0 - step / 2, lambda percent: 10.0 * (1.0 - percent)) for strength in strengths)
         assert (first or second) == whole and (not (first and second))

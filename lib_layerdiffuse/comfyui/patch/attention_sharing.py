@@ -1,23 +1,27 @@
 """Attention sharing in a ComfyUI model of the SD1.5 family (docs/facts.md section 6).
 
-Nothing in the model is replaced. Forward hooks add each frame's low-rank part to the projections, or the host merges it where there is
+Nothing in the model is replaced. Forward hooks add each frame's low-rank part to the projections, or ComfyUI merges it where there is
 one frame alone; attention patches add the control signal before, the attention among frames after each attention module. So user LoRAs,
 IPAdapter, PAG, FreeU and chunking go on working.
+
+Shapes: N sets of F frames in a batch, row i being frame i % F; G conditions that ComfyUI runs at once; T tokens of C channels; M channels
+of a control map.
 """
 
 from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import comfy.model_management as memory
 import comfy.ops
-import comfy.utils
 import torch
 from comfy.ldm.modules.attention import optimized_attention
 from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrappersMP
+from einops import repeat
 from torch import Tensor, nn
 
 from ...errors import DiaphaneError, WeightsError
@@ -27,11 +31,11 @@ from ...pixels.fit import CROP
 from ...weights.keys import excerpt, looks_like, sharing_frames, sharing_has_control
 from ..models.complete import check_complete
 from .additional import attach, attached
-from .control_maps import ControlPicture
-from .deltas import add_merged, check_network, low_rank_patch, weight_shapes
+from .control_maps import ControlMaps
 from .forward_hooks import ForwardHook, ForwardHooks
-from .strength import SigmaWindow
+from .strength import FULL, Activity, Strength
 from .unmerged import Patches
+from .weight_patches import add_merged, low_rank_patch, weight_shapes
 
 Block = tuple[str, int]
 
@@ -53,59 +57,59 @@ PLACES: dict[tuple[Block, str], str] = {
 # How often the latent has been halved in each block.
 LEVELS: dict[Block, int] = {(kind, i): {"input": (i - 1) // 3, "output": 3 - i // 3, "middle": 3}[kind] for kind, i in BLOCKS}
 
+OTHER_ENGINE = "load an SD1.5 checkpoint with ComfyUI's own loader"
+OTHER_MODEL = "Load an SD1.5 checkpoint (distilled ones have fewer blocks)."
+
 
 def share_attention(
     model: ModelPatcher,
     state_dict: Mapping[str, Tensor],
     *,
     control: Tensor | None = None,
-    weight: float = 1.0,
-    start: float = 0.0,
-    end: float = 1.0,
+    strength: Strength = FULL,
     fit: str = CROP,
+    **fields: float,
 ) -> ModelPatcher:
     """A clone of `model` whose frames share attention; how many there are and their rank come from the weights.
 
     control: the given layer as an opaque picture [1, H, W, 3] in [0, 1], for files that are steered by one; fit: how it is brought to
-    the size of the generation. weight: strength of all that is added. start, end: the part of the sampling in which it is active.
+    the size of the generation. strength: of all that is added. fields: weight, start and end, in place of those of `strength`.
     Raises WeightsError if the file is no attention sharing file, needs a control picture or has no use for one, or is for another model.
     """
+    strength = replace(strength, **fields)
     check_complete(state_dict, AttentionSharing, "a whole SD1.5 attention sharing file")
-    layout = AttentionSharing.from_shapes(shapes_of(state_dict), device="meta")
+    shapes = shapes_of(state_dict)
+    layout = AttentionSharing.from_shapes(shapes, device="meta")
     _check_control(layout, control)
-    _check_widths(layout, model)
+    _check_channels(shapes, len(layout.units), model)
 
     patched = model.clone()
-    window = SigmaWindow(start, end)
-    if weight == 0.0 or window.is_empty:
+    if strength.is_empty:
         return patched
-    merged = layout.frames == 1 and window.is_whole
-    if merged:
-        add_merged(patched, _only_changes(state_dict), weight)
     key = f"diaphane.{uuid.uuid4().hex}"
-    dtype, load_device = model.model.get_dtype_inference(), model.load_device
+    activity = Activity(strength, patched, key)
+    merged = layout.frames == 1 and strength.is_whole
+    dtype = model.model.get_dtype_inference()
 
     def build() -> AttentionSharing:
-        shapes, device = shapes_of(state_dict), memory.unet_offload_device()
-        return AttentionSharing.from_shapes(shapes, comfy.ops.manual_cast, dtype=dtype, device=device).eval()
+        return AttentionSharing.from_shapes(shapes, comfy.ops.manual_cast, dtype=dtype, device=memory.unet_offload_device()).eval()
 
     def fill(net: AttentionSharing, assign: bool) -> None:
         net.load_state_dict(state_dict, assign=assign)
         if merged:
             for unit in net.units:
                 unit.drop_changes()
-        net.fuse(comfy.ops.manual_cast, load_device)
 
     net = attach(patched, key, build, fill)
-    picture = ControlPicture(control, fit, net, key) if control is not None else None
-    sharing = Sharing(net, picture, weight, window, key)
-    if not merged:
-        patched.set_injections(key, [ForwardHooks(sharing.forward_hooks)])
+    maps = None if control is None else ControlMaps(control, fit, net, key)
+    sharing = Sharing(net, maps, activity, key)
     sharing.attach(patched)
-    if picture is not None:
-        picture.attach(patched)
-    if not window.is_whole:
-        window.attach(patched, key)
+    if maps is not None:
+        maps.attach(patched)
+    if merged:
+        add_merged(patched, _changes(state_dict), strength.weight)
+    else:
+        patched.set_injections(key, [ForwardHooks(sharing.forward_hooks)])
     return patched
 
 
@@ -119,13 +123,12 @@ def check_arrangement(state_dict: Mapping[str, Tensor], *, frames: int, control:
 class Sharing:
     """The patches around the attention modules of one model."""
 
-    def __init__(self, net: AttentionSharing, picture: ControlPicture | None, weight: float, window: SigmaWindow, key: str):
+    def __init__(self, net: AttentionSharing, maps: ControlMaps | None, activity: Activity, key: str):
         """key: of the network, both among the model's additional ones and, while the model runs, in its options."""
         self.net = net
         self.frames = net.frames
-        self.picture = picture
-        self.weight = weight
-        self.window = window
+        self.maps = maps
+        self.activity = activity
         self.key = key
         self.input_key, self.others_key = f"{key}.input", f"{key}.others"
         self._patches = {attention: (self.before(attention), self.inside(attention), self.after(attention)) for attention in ATTENTIONS}
@@ -140,7 +143,7 @@ class Sharing:
     def forward_hooks(self, patcher: ModelPatcher) -> dict[str, ForwardHook]:
         """Hooks for the projections of every attention module."""
         return {
-            _projection(path, projection): _adding_hook(unit, projection, self.weight, self.window)
+            _projection(path, projection): _adding_hook(unit, projection, self.activity)
             for path, unit in zip(PLACES.values(), attached(patcher, self.key).units, strict=True)
             for projection in PROJECTIONS
         }
@@ -174,8 +177,8 @@ class Sharing:
                 return x, context, value
             self._check_batch(len(x) // len(options["cond_or_uncond"]))
             signal = None
-            if self.picture is not None:
-                signal = self._signal(unit, self.picture.map_for(LEVELS[options["block"]], options), x)
+            if self.maps is not None:
+                signal = self._signal(unit, self.maps.map_for(LEVELS[options["block"]], options), x)
                 controlled = x + signal
                 # Self-attention looks at the controlled input.
                 context, value = (controlled if y is x else y for y in (context, value))
@@ -210,21 +213,30 @@ class Sharing:
                 return output
             x, signal = options.pop(self.input_key)
             mixed = unit.temporal(x + output, options["n_heads"], optimized_attention)
-            output = torch.add(output, mixed, alpha=self.weight)
+            output = torch.add(output, mixed, alpha=self.activity.weight)
             return output if signal is None else output + signal
 
         return patch
 
     def _unit(self, attention: str, options: dict[str, Any]) -> SharingUnit | None:
-        return _unit_of_block(self, attention, options) if self.window.is_open() else None
+        """The unit of the attention module whose options these are; None for modules that have none, and at steps without the patch."""
+        return self._find(attention, options) if self.activity.is_active() else None
+
+    # Never part of a compiled block: ComfyUI drops the guards on its options, and every other block would get the same unit.
+    @torch.compiler.disable
+    def _find(self, attention: str, options: dict[str, Any]) -> SharingUnit | None:
+        # Not in the options if whoever runs the model leaves its wrappers out.
+        units = options.get(self.key, self.net).units
+        return dict(zip(PLACES, units, strict=True)).get((options["block"], attention))
 
     def _signal(self, unit: SharingUnit, control_map: Tensor, x: Tensor) -> Tensor:
-        signal = unit.control(control_map) * self.weight  # GFTC
-        sets = x.shape[0] // (signal.shape[0] * self.frames)
-        return signal.unsqueeze(1).expand(-1, sets, -1, -1, -1).reshape(x.shape).to(x)
+        """What a control map [G, M, h, w] adds to the input x [G N F, T, C] of an attention module."""
+        signal = unit.control(control_map) * self.activity.weight
+        sets = len(x) // (len(signal) * self.frames)
+        return repeat(signal, "g f t c -> (g n f) t c", n=sets).to(x)
 
     def _check_batch(self, count: int) -> None:
-        """count: rows of the latent batch; the host may run it several times at once, for several conditions."""
+        """count: rows of the latent batch; ComfyUI may run it several times at once, for several conditions."""
         if count % self.frames:
             raise DiaphaneError(
                 f"This model generates {self.frames} layers at once, so the batch has to be a multiple of {self.frames}. "
@@ -232,22 +244,12 @@ class Sharing:
             )
 
 
-def _adding_hook(unit: SharingUnit, projection: str, weight: float, window: SigmaWindow) -> ForwardHook:
-    # It holds no `Sharing`, which would outlive its patcher with it until the cycle collector has run twice.
+def _adding_hook(unit: SharingUnit, projection: str, activity: Activity) -> ForwardHook:
+    # It holds no `Sharing`, which would keep its patcher alive until the cycle collector has run twice.
     def add(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor | None:
-        return torch.add(output, unit.change(projection, args[0]), alpha=weight) if window.is_open() else None
+        return torch.add(output, unit.change(projection, args[0]), alpha=activity.weight) if activity.is_active() else None
 
     return add
-
-
-def _find(sharing: Sharing, attention: str, options: dict[str, Any]) -> SharingUnit | None:
-    # Not in the options if whoever runs the model leaves its wrappers out.
-    units = options.get(sharing.key, sharing.net).units
-    return dict(zip(PLACES, units, strict=True)).get((options["block"], attention))
-
-
-# Never part of a compiled block: the host drops the guards on its options, and every other block would get the same unit.
-_unit_of_block: Any = torch.compiler.disable(_find)
 
 
 def _same_frames(x: Tensor, before: Tensor, frames: int) -> bool:
@@ -274,7 +276,7 @@ def _projection(path: str, projection: str) -> str:
     return f"{path}.to_{projection}{'.0' if projection == 'out' else ''}"
 
 
-def _only_changes(state_dict: Mapping[str, Tensor]) -> Patches:
+def _changes(state_dict: Mapping[str, Tensor]) -> Patches:
     """The low-rank changes of a file for one frame, as patches of the model's weights."""
 
     def part(layer: int, projection: str, name: str) -> Tensor:
@@ -296,22 +298,20 @@ def _check_control(net: AttentionSharing, control: Tensor | None) -> None:
         raise WeightsError("This attention sharing file needs a given layer. Use LayerDiffuse Joint From Layer.")
 
 
-def _check_widths(net: AttentionSharing, model: ModelPatcher) -> None:
-    if len(net.units) != len(PLACES):
-        raise WeightsError(f"This attention sharing file has {len(net.units)} layers, SD1.5 has {len(PLACES)}. Choose another file.")
-    keys = {f"{_projection(path, projection)}.weight" for path in PLACES.values() for projection in PROJECTIONS}
-    missing = sorted(keys - weight_shapes(model, keys).keys())
-    check_network(model, missing, "load an SD1.5 checkpoint with ComfyUI's own loader")
-    if missing:
-        raise WeightsError(
-            f"The model lacks {len(missing)} of the {len(keys)} weights that this file changes, e.g. {excerpt(missing)}. "
-            "Load an SD1.5 checkpoint (distilled ones have fewer blocks)."
+def _check_channels(shapes: Mapping[str, tuple[int, ...]], count: int, model: ModelPatcher) -> None:
+    """count: units of the file."""
+    if count != len(PLACES):
+        raise WeightsError(f"This attention sharing file has {count} layers, SD1.5 has {len(PLACES)}. Choose another file.")
+    keys = [f"{_projection(path, projection)}.weight" for path in PLACES.values() for projection in PROJECTIONS]
+    needed = weight_shapes(model, keys, other_engine=OTHER_ENGINE, other_model=OTHER_MODEL)
+    for layer, path in enumerate(PLACES.values()):
+        got_q, got_k = (
+            shapes[f"hookers.layers.{layer}.to_q_lora.0.up.weight"][0],
+            shapes[f"hookers.layers.{layer}.to_k_lora.0.down.weight"][1],
         )
-    for path, unit in zip(PLACES.values(), net.units, strict=True):
-        module = comfy.utils.get_attr(model.model, path)
-        got = (unit.width, unit.context_width)
-        needed = (module.to_q.out_features, module.to_k.in_features)
-        if got != needed:
+        needed_q, needed_k = needed[f"{path}.to_q.weight"][0], needed[f"{path}.to_k.weight"][1]
+        if (got_q, got_k) != (needed_q, needed_k):
             raise WeightsError(
-                f"This attention sharing file does not fit the model: {path} has widths {needed}, the file {got}. Use an SD1.5 checkpoint."
+                f"This attention sharing file does not fit the model: {path} has {needed_q} channels and attends to {needed_k}, "
+                f"the file {got_q} and {got_k}. Use an SD1.5 checkpoint."
             )

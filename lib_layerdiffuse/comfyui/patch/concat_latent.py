@@ -1,8 +1,10 @@
 """Latents that the model sees beside the noise, without a wider first convolution (docs/facts.md section 2).
 
-Convolution is linear in its input channels: the widened part of the first convolution, applied to the extra latents alone and added
-after input block 0, gives the same sum. The model's own weight keeps its shape, so area conditioning, weight hooks and LoRAs on the
-first convolution work as ever.
+Convolution is linear in its input channels: the widened part of the first convolution, applied to these latents alone and added after
+input block 0, gives the same sum. The model's own weight keeps its shape, so area conditioning, weight hooks and LoRAs on the first
+convolution work as they do without this patch.
+
+Shapes: B rows of the batch, K channels of the latents, h x w cells of a latent.
 """
 
 from __future__ import annotations
@@ -12,7 +14,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import comfy.conds
-import comfy.patcher_extension
 import comfy.utils
 import torch
 import torch.nn.functional as F
@@ -21,33 +22,33 @@ from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
 from ...pixels.fit import CROP, fit_to
-from .strength import SigmaWindow
+from .strength import Activity
 
 
 @dataclass(frozen=True)
-class Extra:
+class ConcatLatent:
     """Latents of pictures that a conditional model sees beside the noise, scaled as the model sees latents.
 
-    latent [B or 1, K, h, w]; fit: how it is brought to the size of the noise; fill [K]: what "fit" puts around it.
+    latent [B or 1, K, h, w], of any dtype and device; fit: how it is brought to the size of the noise; fill [K]: what "fit" puts around it.
     """
 
     latent: Tensor
     fit: str = CROP
     fill: Tensor | float = 0.0
 
-    def at(self, height: int, width: int) -> Tensor:
-        return fit_to(self.latent, height, width, self.fit, self.fill)
+    def like(self, x: Tensor) -> Tensor:
+        """The latent at the size of x [B, C, h, w], of its dtype and on its device."""
+        return fit_to(self.latent, *x.shape[2:], self.fit, self.fill).to(x)
 
 
-class ExtraChannels:
-    """Adds `conv2d(extra, kernel) * weight` after input block 0 of a model."""
+class ConcatLatentPatch:
+    """Adds `conv2d(concat, kernel) * weight` after input block 0 of a model."""
 
-    def __init__(self, extra: Extra, kernel: Tensor, weight: float, window: SigmaWindow, key: str):
-        """kernel [out, K, 3, 3] for K extra channels."""
-        self.extra = extra
+    def __init__(self, concat: ConcatLatent, kernel: Tensor, activity: Activity, key: str):
+        """kernel [out, K, 3, 3]."""
+        self.concat = concat
         self.kernel = kernel
-        self.weight = weight
-        self.window = window
+        self.activity = activity
         self.key = key
 
     def attach(self, model: ModelPatcher) -> None:
@@ -56,11 +57,12 @@ class ExtraChannels:
         model.set_model_input_block_patch(self)
 
     def _give_to_conds(self, executor: Callable[..., Any], model: Any, conds: list[Any], x: Tensor, *args: Any) -> Any:
-        # As part of each condition, the host crops it to the condition's area and batches it with the others.
+        # As part of each condition, ComfyUI crops it to the condition's area and batches it with the others.
         # All conditions get it, the negative one too: otherwise they could not run in one batch.
-        extra = comfy.conds.CONDNoiseShape(self._fitted(x))
+        concat = comfy.conds.CONDNoiseShape(self.concat.like(x))
         given = [
-            None if entries is None else [{**c, "model_conds": {**c["model_conds"], self.key: extra}} for c in entries] for entries in conds
+            None if entries is None else [{**c, "model_conds": {**c["model_conds"], self.key: concat}} for c in entries]
+            for entries in conds
         ]
         return executor(model, given, x, *args)
 
@@ -71,12 +73,9 @@ class ExtraChannels:
         return executor(x, timesteps, context, y, control, {**options, self.key: given}, **kwargs)
 
     def __call__(self, h: Tensor, options: dict[str, Any]) -> Tensor:
-        if options["block"] != ("input", 0) or not self.window.is_open():
+        if options["block"] != ("input", 0) or not self.activity.is_active():
             return h
-        extra = options.get(self.key)
-        if extra is None:  # a caller that does not sample by conditions
-            extra = comfy.utils.repeat_to_batch_size(self._fitted(h), h.shape[0])
-        return torch.add(h, F.conv2d(extra.to(h), self.kernel.to(h), padding=1), alpha=self.weight)
-
-    def _fitted(self, like: Tensor) -> Tensor:
-        return self.extra.at(*like.shape[2:]).to(like)
+        concat = options.get(self.key)
+        if concat is None:  # a caller that does not sample by conditions
+            concat = comfy.utils.repeat_to_batch_size(self.concat.like(h), h.shape[0])
+        return torch.add(h, F.conv2d(concat.to(h), self.kernel.to(h), padding=1), alpha=self.activity.weight)

@@ -1,4 +1,7 @@
-"""The given layer that steers attention sharing, at the size and place of whatever part of the picture is being sampled."""
+"""Control maps of the given layer that steers attention sharing, at the size and place of the part of the picture that is sampled.
+
+Shapes: G conditions of a run, M channels of a map, h x w cells at one level of the UNet.
+"""
 
 from __future__ import annotations
 
@@ -18,11 +21,11 @@ from ..layers import LATENT_SCALE
 GREY = 0.5
 
 
-class ControlPicture:
-    """Control maps of one picture. They are computed once per size and card, and forgotten when the sampling ends."""
+class ControlMaps:
+    """Control maps of one picture. They are computed once per size and device, and deleted when the sampling ends."""
 
     def __init__(self, picture: Tensor, fit: str, net: AttentionSharing, network_key: str):
-        """picture [1, H, W, 3] in [0, 1]; fit: how it is brought to the size of the generation.
+        """picture [1, H, W, 3] in [0, 1], float32; fit: how it is brought to the size of the generation.
 
         network_key: where the options of a run hold the network whose control encoder makes the maps, if not `net`.
         """
@@ -61,7 +64,7 @@ class ControlPicture:
         return encoder((picture * 2.0 - 1.0).to(device=options["sigmas"].device, dtype=first.dtype))
 
     def _give_to_areas(self, executor: Callable[..., Any], model: Any, conds: list[Any], x: Tensor, *args: Any) -> Any:
-        # A condition for a part of the picture needs that part of the control picture: folded to the latent's size, the host crops it.
+        # A condition for a part of the picture needs that part of the control picture, which ComfyUI crops if it has the latent's size: folded.
         def given(cond: dict[str, Any]) -> dict[str, Any]:
             if "area" not in cond:
                 return cond

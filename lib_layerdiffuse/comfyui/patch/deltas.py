@@ -4,42 +4,41 @@ from __future__ import annotations
 
 import math
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from dataclasses import replace
 
-import comfy.utils
 from comfy.model_patcher import ModelPatcher
-from comfy.weight_adapter import LoRAAdapter
 from torch import Tensor
 
 from ...errors import WeightsError
-from ...weights.keys import Delta, excerpt, parse_deltas
-from .concat_latent import Extra, ExtraChannels
-from .strength import SigmaWindow
-from .unmerged import Patches, add_side_layers
+from ...weights.keys import Delta, parse_deltas
+from .concat_latent import ConcatLatent, ConcatLatentPatch
+from .strength import FULL, Activity, Strength
+from .unmerged import Patches
+from .weight_patches import add_patches, low_rank_patch, weight_shapes
 
 FIRST_CONV = "diffusion_model.input_blocks.0.0.weight"
+OTHER_ENGINE = "load an SDXL checkpoint with ComfyUI's own loader"
+OTHER_MODEL = "The file was made for SDXL: load an SDXL checkpoint (distilled ones such as SSD-1B have other blocks)."
 
 
 def apply_deltas(
     model: ModelPatcher,
     state_dict: Mapping[str, Tensor],
     *,
-    weight: float = 1.0,
-    start: float = 0.0,
-    end: float = 1.0,
-    extra: Tensor | Extra | None = None,
+    strength: Strength = FULL,
+    extra: Tensor | ConcatLatent | None = None,
+    **fields: float,
 ) -> ModelPatcher:
     """A clone of `model` with the deltas of a released file.
 
-    weight: strength of every delta. start, end: the part of the sampling in which they are active; the whole of it costs nothing.
+    strength: of every delta; over the whole sampling it costs nothing. fields: weight, start and end, in place of those of `strength`.
     extra: the latents that a conditional file expects beside the noise, [B or 1, 4k, h, w], scaled as the model sees latents.
     Raises WeightsError if the file is no delta file or a key of it does not fit the model.
     """
+    strength = replace(strength, **fields)
     deltas = parse_deltas(state_dict)
-    patched = model.clone()
-    window = SigmaWindow(start, end)
-    shapes = weight_shapes(model, deltas)
-    check_network(model, deltas.keys() - shapes.keys(), "load an SDXL checkpoint with ComfyUI's own loader")
+    shapes = weight_shapes(model, deltas, other_engine=OTHER_ENGINE, other_model=OTHER_MODEL)
     latent_channels = model.model.latent_format.latent_channels
 
     wide = deltas.get(FIRST_CONV)
@@ -47,51 +46,19 @@ def apply_deltas(
     if wide is not None and wide.diff is not None and wide.diff.ndim == 4 and wide.diff.shape[1] > latent_channels:
         kernel = wide.diff[:, latent_channels:]
         deltas[FIRST_CONV] = Delta(FIRST_CONV, up=None, down=None, diff=wide.diff[:, :latent_channels])
-    if isinstance(extra, Tensor):
-        extra = Extra(extra)
-    _check_extra(kernel, extra)
+    concat = ConcatLatent(extra) if isinstance(extra, Tensor) else extra
+    _check_channels(kernel, concat)
     _check_shapes(deltas, shapes, latent_channels)
 
-    if weight == 0.0 or window.is_empty:
+    patched = model.clone()
+    if strength.is_empty:
         return patched
     key = f"diaphane.{uuid.uuid4().hex}"
-    patches = _patches(deltas, shapes, latent_channels)
-    if window.is_whole:
-        add_merged(patched, patches, weight)
-    else:
-        add_side_layers(patched, patches, weight, window, key)
-    if kernel is not None and extra is not None:
-        ExtraChannels(extra, kernel, weight, window, key).attach(patched)
+    activity = Activity(strength, patched, key)
+    add_patches(patched, _patches(deltas, shapes, latent_channels), activity, key)
+    if kernel is not None and concat is not None:
+        ConcatLatentPatch(concat, kernel, activity, key).attach(patched)
     return patched
-
-
-def add_merged(model: ModelPatcher, patches: Patches, weight: float) -> None:
-    """Merge `patches` into `model` (a clone that the caller owns). Raises WeightsError for a key that the model does not have."""
-    missing = set(patches) - set(model.add_patches(patches, weight))
-    if missing:
-        raise WeightsError(
-            f"{len(missing)} of {len(patches)} patches found no place in this model, e.g. {excerpt(sorted(map(str, missing)))}."
-        )
-
-
-def weight_shapes(model: ModelPatcher, keys: Iterable[str]) -> dict[str, tuple[int, ...]]:
-    """{key: shape} of the weights that the model has. (In its state dict, quantised weights have the shapes that they are packed into.)"""
-    there = model.model.state_dict().keys()
-    return {key: tuple(comfy.utils.get_attr(model.model, key).shape) for key in keys if key in there}
-
-
-def check_network(model: ModelPatcher, missing: Iterable[str], way_out: str) -> None:
-    """Raise WeightsError if weights are missing because another engine than ComfyUI runs the model, under names of its own."""
-    network = type(model.model.diffusion_model)
-    if any(missing) and not network.__module__.startswith("comfy."):
-        raise WeightsError(
-            f"The model runs in an engine of its own ({network.__name__}), whose weights ComfyUI cannot patch with this file: {way_out}."
-        )
-
-
-def low_rank_patch(up: Tensor, down: Tensor) -> LoRAAdapter:
-    """The patch that adds up @ down to a weight: up [out, rank], down [rank, in]."""
-    return LoRAAdapter(set(), (up, down, None, None, None, None))
 
 
 def _patches(deltas: Mapping[str, Delta], shapes: Mapping[str, tuple[int, ...]], latent_channels: int) -> Patches:
@@ -106,9 +73,9 @@ def _patches(deltas: Mapping[str, Delta], shapes: Mapping[str, tuple[int, ...]],
     return patches
 
 
-def _check_extra(kernel: Tensor | None, extra: Extra | None) -> None:
+def _check_channels(kernel: Tensor | None, concat: ConcatLatent | None) -> None:
     expected = 0 if kernel is None else kernel.shape[1]
-    got = 0 if extra is None else extra.latent.shape[1]
+    got = 0 if concat is None else concat.latent.shape[1]
     if got != expected:
         raise WeightsError(
             f"This delta file works with {expected} extra latent channels, got {got}. "
@@ -117,13 +84,7 @@ def _check_extra(kernel: Tensor | None, extra: Extra | None) -> None:
 
 
 def _check_shapes(deltas: Mapping[str, Delta], shapes: Mapping[str, tuple[int, ...]], latent_channels: int) -> None:
-    """Every delta has to fit its weight: the host would only log what does not and go on without it."""
-    missing = [key for key in deltas if key not in shapes]
-    if missing:
-        raise WeightsError(
-            f"{len(missing)} of the {len(deltas)} weights in this delta file are not in the model, e.g. {excerpt(missing)}. "
-            "The file was made for SDXL: load an SDXL checkpoint (distilled ones such as SSD-1B have other blocks)."
-        )
+    """Every delta has to fit its weight: ComfyUI would only log what does not and go on without it."""
     for key, delta in deltas.items():
         shape = shapes[key]
         if key == FIRST_CONV:

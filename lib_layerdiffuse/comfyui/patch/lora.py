@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import uuid
 from collections.abc import Mapping
+from dataclasses import replace
 
 import comfy.lora
 import comfy.lora_convert
@@ -14,35 +15,28 @@ from torch import Tensor
 
 from ...errors import WeightsError
 from ...weights.keys import excerpt, looks_like
-from .deltas import add_merged, check_network, weight_shapes
-from .strength import SigmaWindow
-from .unmerged import Patches, add_side_layers
+from .strength import FULL, Activity, Strength
+from .unmerged import Patches
+from .weight_patches import add_patches, weight_shapes
 
-WAY_OUT = (
+OTHER_ENGINE = (
     "copy it to models/loras and load it with that engine's own LoRA loader (Nunchaku FLUX LoRA Loader, for one), "
     "or load the model with Load Diffusion Model"
 )
+OTHER_MODEL = "Load the model that the file was made for (distilled ones have fewer blocks)."
 
 
-def apply_lora(
-    model: ModelPatcher, state_dict: Mapping[str, Tensor], *, weight: float = 1.0, start: float = 0.0, end: float = 1.0
-) -> ModelPatcher:
-    """A clone of `model` with a LoRA, active from `start` to `end` of the sampling.
+def apply_lora(model: ModelPatcher, state_dict: Mapping[str, Tensor], *, strength: Strength = FULL, **fields: float) -> ModelPatcher:
+    """A clone of `model` with a LoRA. fields: weight, start and end, in place of those of `strength`.
 
     Raises WeightsError if the file is no LoRA, or has keys that find no place in the model.
     """
+    strength = replace(strength, **fields)
     keys = comfy.lora.model_lora_keys_unet(model.model, {})
     lora = comfy.lora_convert.convert_lora(dict(state_dict))
     patches = comfy.lora.load_lora(lora, keys, log_missing=False)
     targets = {key if isinstance(key, str) else key[0] for key in patches}
-    shapes = weight_shapes(model, targets)
-    missing = sorted(targets - shapes.keys())
-    check_network(model, missing, WAY_OUT)
-    if missing:
-        raise WeightsError(
-            f"{len(missing)} of the {len(targets)} weights that this LoRA changes are not in the model, e.g. {excerpt(missing)}. "
-            "Load the model that the file was made for (distilled ones have fewer blocks)."
-        )
+    shapes = weight_shapes(model, targets, other_engine=OTHER_ENGINE, other_model=OTHER_MODEL)
     used = {key for patch in patches.values() for key in getattr(patch, "loaded_keys", ())}
     unused = sorted(set(lora) - used)
     if unused:
@@ -52,18 +46,14 @@ def apply_lora(
         )
     _check_shapes(patches, shapes)
     patched = model.clone()
-    window = SigmaWindow(start, end)
-    if weight == 0.0 or window.is_empty:
-        return patched
-    if window.is_whole:
-        add_merged(patched, patches, weight)
-    else:
-        add_side_layers(patched, patches, weight, window, f"diaphane.{uuid.uuid4().hex}")
+    if not strength.is_empty:
+        key = f"diaphane.{uuid.uuid4().hex}"
+        add_patches(patched, patches, Activity(strength, patched, key), key)
     return patched
 
 
 def _check_shapes(patches: Patches, shapes: Mapping[str, tuple[int, ...]]) -> None:
-    """Every low-rank patch has to fit its weight: the host would only log what does not and go on without it."""
+    """Every low-rank patch has to fit its weight: ComfyUI would only log what does not and go on without it."""
     for key, patch in patches.items():
         if not isinstance(patch, LoRAAdapter) or patch.weights[3] is not None or patch.weights[5] is not None:
             continue

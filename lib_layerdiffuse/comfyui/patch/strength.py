@@ -1,7 +1,9 @@
-"""From which to which point of the sampling a patch is active."""
+"""How strong a patch is, and from which to which point of the sampling it is active."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,46 +14,62 @@ from torch import Tensor
 from ...errors import DiaphaneError
 
 
-class SigmaWindow:
-    """A part of the sampling, given in fractions of it, judged by sigma at every step.
+@dataclass(frozen=True)
+class Strength:
+    """The weight of a patch, and the part of the sampling, in fractions of it, in which the patch is active.
 
-    A step belongs to the window from `start` on and up to, not including, `end`: windows that meet share no step.
+    weight: factor of all that is added; 1 is what the patch was trained for. A step belongs to the range from `start` on and up to,
+    not including, `end`: ranges that meet share no step. Raises DiaphaneError unless 0 <= start <= end <= 1.
     """
 
-    def __init__(self, start: float = 0.0, end: float = 1.0):
-        if not 0.0 <= start <= end <= 1.0:
-            raise DiaphaneError(f"start and end have to be between 0 and 1, start not after end; got start {start} and end {end}.")
-        self.start = start
-        self.end = end
-        self._open = True
+    weight: float = 1.0
+    start: float = 0.0
+    end: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.start <= self.end <= 1.0:
+            raise DiaphaneError(
+                f"start and end have to be between 0 and 1, start not after end; got start {self.start} and end {self.end}."
+            )
 
     @property
     def is_whole(self) -> bool:
+        """Whether the patch is active at every step, so that weights may be merged."""
         return self.start == 0.0 and self.end == 1.0
 
     @property
     def is_empty(self) -> bool:
-        return self.start == self.end
+        """Whether the patch changes nothing at any step."""
+        return self.weight == 0.0 or self.start == self.end
 
-    def is_open(self) -> bool:
-        """Whether the patch is active at the present step."""
-        return self.is_whole or _now(self)
+    def is_active(self, sigma: float, percent_to_sigma: Callable[[float], float]) -> bool:
+        """Whether a step at `sigma` belongs to the range. percent_to_sigma: of the model's noise schedule."""
+        return sigma <= percent_to_sigma(self.start) and (self.end == 1.0 or sigma > percent_to_sigma(self.end))
 
-    def attach(self, model: ModelPatcher, key: str) -> None:
-        """Let the sampling of `model` open and close this window before each step."""
-        model.add_callback_with_key(CallbacksMP.ON_PREPARE_STATE, key, self._on_step)
+
+FULL = Strength()
+
+
+class Activity:
+    """Whether the patches of one model are active at the present step of its sampling."""
+
+    def __init__(self, strength: Strength, model: ModelPatcher, key: str):
+        """model: a clone that the caller owns. Before each step of its sampling this is brought up to date."""
+        self.strength = strength
+        self.weight = strength.weight
+        self._active = True
+        if not strength.is_whole:
+            model.add_callback_with_key(CallbacksMP.ON_PREPARE_STATE, key, self._on_step)
+
+    def is_active(self) -> bool:
+        return self.strength.is_whole or self._is_active()
+
+    # A compiled model would take the flag for a constant: ComfyUI drops the guards on everything that patches bring.
+    @torch.compiler.disable
+    def _is_active(self) -> bool:
+        return self._active
 
     def _on_step(self, patcher: ModelPatcher, timestep: Tensor, *_: object) -> None:
         # Asked at every step, because a later node may bring its own noise schedule.
         model_sampling: Any = patcher.get_model_object("model_sampling")
-        to_sigma = model_sampling.percent_to_sigma
-        sigma = float(timestep.max())
-        self._open = sigma <= to_sigma(self.start) and (self.end == 1.0 or sigma > to_sigma(self.end))
-
-
-def _read(window: SigmaWindow) -> bool:
-    return window._open
-
-
-# A compiled model would take the flag for a constant: the host drops the guards on everything that patches bring.
-_now: Any = torch.compiler.disable(_read)
+        self._active = self.strength.is_active(float(timestep.max()), model_sampling.percent_to_sigma)

@@ -1,7 +1,7 @@
 """Weight patches that can be switched off between two sampling steps.
 
-Merged patches are free at run time but cannot be turned off half-way. The layers of these networks are affine in their weights, so a
-change of weight equals a second layer, which holds the change alone, beside the first: `f(x, W + dW) = f(x, W) + f(x, dW)`.
+Merged patches cost nothing at run time but cannot be switched off during the sampling. The layers of these networks are affine in their
+weights, so a change of weight equals a bypass, a second layer with the change alone: `f(x, W + dW) = f(x, W) + f(x, dW)`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ...nets.low_rank import LowRank
 from ...nets.operations import holding
 from .additional import attach, attached
 from .forward_hooks import ForwardHook, ForwardHooks
-from .strength import SigmaWindow
+from .strength import Activity
 
 # What ModelPatcher.add_patches takes: key, or (key, (dimension, start, length)) -> adapter or ("diff", (tensor,))
 PatchKey = str | tuple[Any, ...]
@@ -35,10 +35,10 @@ class Change(NamedTuple):
     patch: Any
 
 
-def add_side_layers(model: ModelPatcher, patches: Patches, weight: float, window: SigmaWindow, key: str) -> None:
-    """Apply `patches` to `model` (a clone that the caller owns) as layers of their own, active while `window` is open.
+def add_unmerged(model: ModelPatcher, patches: Patches, activity: Activity, key: str) -> None:
+    """Apply `patches` to `model` (a clone that the caller owns) as bypasses of its modules.
 
-    The layers live in an additional model, so ComfyUI loads, offloads and accounts for them.
+    They live in an additional model, so ComfyUI loads, offloads and accounts for them.
     """
     by_module: dict[str, list[Change]] = {}
     for patch_key, patch in patches.items():
@@ -49,34 +49,33 @@ def add_side_layers(model: ModelPatcher, patches: Patches, weight: float, window
     modules = {path: comfy.utils.get_attr(model.model, path) for path in by_module}
 
     def build() -> nn.Module:
-        return nn.ModuleList(SideLayers(modules[path], path, changes) for path, changes in by_module.items())
+        return nn.ModuleList(Bypass(modules[path], path, changes) for path, changes in by_module.items())
 
     def hooks_for(patcher: ModelPatcher) -> dict[str, ForwardHook]:
-        return {path: _adding_hook(sides, weight, window) for path, sides in zip(by_module, attached(patcher, key), strict=True)}
+        return {path: _adding_hook(bypass, activity) for path, bypass in zip(by_module, attached(patcher, key), strict=True)}
 
     attach(model, key, build)
     model.set_injections(key, [ForwardHooks(hooks_for)])
-    window.attach(model, key)
 
 
-def _adding_hook(sides: SideLayers, weight: float, window: SigmaWindow) -> ForwardHook:
+def _adding_hook(bypass: Bypass, activity: Activity) -> ForwardHook:
     def add(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor | None:
-        return sides(args[0], output, weight) if window.is_open() else None
+        return bypass(args[0], output, activity.weight) if activity.is_active() else None
 
     return add
 
 
-class SideLayers(nn.Module):
-    """The layers that hold the changes of one module."""
+class Bypass(nn.Module):
+    """Layers beside one module that hold the changes of its weights."""
 
     def __init__(self, module: nn.Module, path: str, changes: list[Change]):
         super().__init__()
-        sides = _side_layers(module, path, changes)
-        self.layers = nn.ModuleList(side for side, _ in sides)
-        self.rows = [rows for _, rows in sides]
+        layers = _bypass_layers(module, path, changes)
+        self.layers = nn.ModuleList(layer for layer, _ in layers)
+        self.rows = [rows for _, rows in layers]
 
     def forward(self, x: Tensor, output: Tensor, weight: float) -> Tensor:
-        """The module's `output` for `x` with all changes added, `weight` times."""
+        """The module's output for x with all changes added, `weight` times; both of the same dtype and on the same device."""
         for layer, rows in zip(self.layers, self.rows, strict=True):
             change = layer(x)
             if rows is None:
@@ -86,9 +85,9 @@ class SideLayers(nn.Module):
         return output
 
 
-def _side_layers(module: nn.Module, path: str, changes: list[Change]) -> list[tuple[nn.Module, slice | None]]:
+def _bypass_layers(module: nn.Module, path: str, changes: list[Change]) -> list[tuple[nn.Module, slice | None]]:
     """The layers that hold a module's changes, each with the output rows that it changes (None: all)."""
-    sides: list[tuple[nn.Module, slice | None]] = []
+    layers: list[tuple[nn.Module, slice | None]] = []
     diffs: dict[str, Tensor] = {}
     for change in changes:
         if isinstance(change.patch, LoRAAdapter):
@@ -100,7 +99,7 @@ def _side_layers(module: nn.Module, path: str, changes: list[Change]) -> list[tu
                 )
             scale = 1.0 if alpha is None else alpha / down.shape[0]
             rows = None if change.part is None else slice(change.part[1], change.part[1] + change.part[2])
-            sides.append((_low_rank(up * scale if scale != 1.0 else up, down), rows))
+            layers.append((_low_rank(up * scale if scale != 1.0 else up, down), rows))
         elif isinstance(change.patch, tuple) and change.patch[0] == "diff":
             diff = change.patch[1][0]
             if change.part is not None:
@@ -111,8 +110,8 @@ def _side_layers(module: nn.Module, path: str, changes: list[Change]) -> list[tu
         else:
             raise DiaphaneError(f"The patch of {path} works only with start 0 and end 1.")
     if diffs:
-        sides.append((_changed_layer(module, path, diffs.get("weight"), diffs.get("bias")), None))
-    return sides
+        layers.append((_diff_layer(module, path, diffs.get("weight"), diffs.get("bias")), None))
+    return layers
 
 
 def _low_rank(up: Tensor, down: Tensor) -> nn.Module:
@@ -126,7 +125,7 @@ def _is_linear(module: nn.Module) -> bool:
     return hasattr(module, "in_features") and hasattr(module, "out_features")
 
 
-def _changed_layer(module: Any, path: str, weight: Tensor | None, bias: Tensor | None) -> nn.Module:
+def _diff_layer(module: Any, path: str, weight: Tensor | None, bias: Tensor | None) -> nn.Module:
     """A layer of the module's kind that holds the change of its weight and bias."""
     if weight is None:
         assert bias is not None  # there is a change of one of them

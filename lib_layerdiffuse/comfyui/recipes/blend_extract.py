@@ -12,10 +12,11 @@ from ...pixels.fit import CROP, FIT, fit_to
 from ...pixels.straight import on_grey
 from ...weights.catalogue import Family, Role
 from ..layers import BACKGROUND, FOREGROUND, LATENT_SCALE
-from ..models.families import AUTO, require_family, require_vae
-from ..models.weight_files import weights_for
-from ..patch.concat_latent import Extra
+from ..models.families import require_family, require_vae
+from ..models.weight_files import AUTO, weights_for
+from ..patch.concat_latent import ConcatLatent
 from ..patch.deltas import apply_deltas
+from ..patch.strength import FULL, Strength
 
 BLEND, EXTRACT = "LayerDiffuse Blend", "LayerDiffuse Extract"
 
@@ -24,8 +25,8 @@ NO_EXTRACTION = (
     "LayerDiffuse Joint From Layer."
 )
 
-ROLE_FOR_GIVEN = {FOREGROUND: Role.FOREGROUND_TO_BLENDED, BACKGROUND: Role.BACKGROUND_TO_BLENDED}
-ROLE_FOR_WANTED = {BACKGROUND: Role.FOREGROUND_BLENDED_TO_BACKGROUND, FOREGROUND: Role.BACKGROUND_BLENDED_TO_FOREGROUND}
+BLEND_ROLES = {FOREGROUND: Role.FOREGROUND_TO_BLENDED, BACKGROUND: Role.BACKGROUND_TO_BLENDED}
+EXTRACT_ROLES = {BACKGROUND: Role.FOREGROUND_BLENDED_TO_BACKGROUND, FOREGROUND: Role.BACKGROUND_BLENDED_TO_FOREGROUND}
 
 
 def make_blend(
@@ -35,19 +36,17 @@ def make_blend(
     given: str,
     *,
     fit: str = CROP,
-    weight: float = 1.0,
-    start: float = 0.0,
-    end: float = 1.0,
+    strength: Strength = FULL,
     file: str = AUTO,
 ) -> ModelPatcher:
     """A clone of `model` that generates whole pictures around a given foreground or in front of a given background.
 
-    rgba [B, H, W, 4] in [0, 1], straight alpha: the given layer.
+    rgba [B, H, W, 4] in [0, 1], float32, straight alpha: the given layer.
     """
     family = require_family(model, BLEND, {Family.SDXL: None, Family.SD15: "Use LayerDiffuse Joint From Layer."})
-    extra = _seen_by(model, vae, [rgba], fit, BLEND)
-    with weights_for(model, family, ROLE_FOR_GIVEN[given], file) as weights:
-        return apply_deltas(model, weights, weight=weight, start=start, end=end, extra=extra)
+    concat = _encoded(model, vae, [rgba], fit, BLEND)
+    with weights_for(model, family, BLEND_ROLES[given], file) as weights:
+        return apply_deltas(model, weights, strength=strength, extra=concat)
 
 
 def make_extract(
@@ -58,23 +57,22 @@ def make_extract(
     wanted: str,
     *,
     fit: str = CROP,
-    weight: float = 1.0,
-    start: float = 0.0,
-    end: float = 1.0,
+    strength: Strength = FULL,
     file: str = AUTO,
 ) -> ModelPatcher:
     """A clone of `model` that generates the layer which, with the given one, makes up the blended picture.
 
-    blended, layer: [B, H, W, 4] in [0, 1], straight alpha; layer is the background if the foreground is wanted, and the other way round.
+    blended, layer: [B, H, W, 4] in [0, 1], float32, straight alpha; layer is the background if the foreground is wanted, and the other
+    way round.
     """
     family = require_family(model, EXTRACT, {Family.SDXL: None, Family.SD15: NO_EXTRACTION})
-    extra = _seen_by(model, vae, [layer, blended], fit, EXTRACT)
-    with weights_for(model, family, ROLE_FOR_WANTED[wanted], file) as weights:
-        return apply_deltas(model, weights, weight=weight, start=start, end=end, extra=extra)
+    concat = _encoded(model, vae, [layer, blended], fit, EXTRACT)
+    with weights_for(model, family, EXTRACT_ROLES[wanted], file) as weights:
+        return apply_deltas(model, weights, strength=strength, extra=concat)
 
 
-def _seen_by(model: ModelPatcher, vae: VAE, pictures: list[Tensor], fit: str, node: str) -> Extra:
-    """Pictures as latents that the model sees beside the noise, all at the size of the first."""
+def _encoded(model: ModelPatcher, vae: VAE, pictures: list[Tensor], fit: str, node: str) -> ConcatLatent:
+    """Pictures [B or 1, H, W, 4] as latents that the model sees beside the noise, all at the size of the first."""
     require_vae(vae, node)
     needed = model.model.latent_format.latent_channels
     if vae.latent_channels != needed:
@@ -93,4 +91,4 @@ def _seen_by(model: ModelPatcher, vae: VAE, pictures: list[Tensor], fit: str, no
     fill: Tensor | float = 0.0
     if fit == FIT:
         fill = process(vae.encode(torch.full((1, 64, 64, 3), 0.5))).mean(dim=(0, 2, 3)).repeat(len(pictures))
-    return Extra(torch.cat(latents, dim=1), fit, fill)
+    return ConcatLatent(torch.cat(latents, dim=1), fit, fill)

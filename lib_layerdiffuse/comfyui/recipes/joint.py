@@ -10,21 +10,22 @@ from ...pixels.fit import CROP
 from ...pixels.straight import on_grey
 from ...weights.catalogue import Family, Role
 from ..layers import BACKGROUND, FOREGROUND
-from ..models.families import AUTO, require_family
-from ..models.weight_files import weights_for
+from ..models.families import require_family
+from ..models.weight_files import AUTO, weights_for
 from ..patch.attention_sharing import check_arrangement, share_attention
+from ..patch.strength import FULL, Strength
 
-ROLE_FOR_GIVEN = {FOREGROUND: Role.FOREGROUND_TO_BACKGROUND, BACKGROUND: Role.BACKGROUND_TO_FOREGROUND}
+FROM_LAYER_ROLES = {FOREGROUND: Role.FOREGROUND_TO_BACKGROUND, BACKGROUND: Role.BACKGROUND_TO_FOREGROUND}
 
 
-def make_joint(model: ModelPatcher, *, weight: float = 1.0, start: float = 0.0, end: float = 1.0, file: str = AUTO) -> ModelPatcher:
+def make_joint(model: ModelPatcher, *, strength: Strength = FULL, file: str = AUTO) -> ModelPatcher:
     """A clone of `model` that generates sets of foreground, background and both blended."""
     family = require_family(
         model, "LayerDiffuse Joint", {Family.SD15: None, Family.SDXL: "Use LayerDiffuse Transparent, then LayerDiffuse Blend and Extract."}
     )
     with weights_for(model, family, Role.JOINT, file) as weights:
         check_arrangement(weights, frames=3, control=False)
-        return share_attention(model, weights, weight=weight, start=start, end=end)
+        return share_attention(model, weights, strength=strength)
 
 
 def make_joint_from_layer(
@@ -33,18 +34,16 @@ def make_joint_from_layer(
     given: str,
     *,
     fit: str = CROP,
-    weight: float = 1.0,
-    start: float = 0.0,
-    end: float = 1.0,
+    strength: Strength = FULL,
     file: str = AUTO,
 ) -> ModelPatcher:
     """A clone of `model` that generates the layer that is missing beside the given one, and both blended.
 
-    rgba [1, H, W, 4] in [0, 1], straight alpha: the given layer.
+    rgba [1, H, W, 4] in [0, 1], float32, straight alpha: the given layer.
     """
     family = require_family(model, "LayerDiffuse Joint From Layer", {Family.SD15: None, Family.SDXL: "Use LayerDiffuse Blend."})
     if len(rgba) != 1:
         raise DiaphaneError(f"LayerDiffuse Joint From Layer works from one picture, got {len(rgba)}. Pick one with Get Image from Batch.")
-    with weights_for(model, family, ROLE_FOR_GIVEN[given], file) as weights:
+    with weights_for(model, family, FROM_LAYER_ROLES[given], file) as weights:
         check_arrangement(weights, frames=2, control=True)
-        return share_attention(model, weights, control=on_grey(rgba), weight=weight, start=start, end=end, fit=fit)
+        return share_attention(model, weights, control=on_grey(rgba), strength=strength, fit=fit)

@@ -28,8 +28,9 @@ from ..alpha.loading import transparency_decoder
 from ..layers import BACKGROUND, FOREGROUND
 from ..models.families import require_family
 from ..models.weight_files import weights_for
-from ..patch.concat_latent import Extra
+from ..patch.concat_latent import ConcatLatent
 from ..patch.deltas import apply_deltas
+from ..patch.strength import Strength
 from . import blend_extract, joint
 from .transparent import ATTENTION, CONV, make_transparent
 
@@ -60,7 +61,7 @@ def apply_transparent(model: ModelPatcher, config: str, weight: float) -> ModelP
     family, method = APPLY[config]
     others = {other: f"Set config to {name}." for name, (other, _) in APPLY.items() if other is not family}
     require_family(model, "Layer Diffuse Apply", {**others, family: None})
-    return make_transparent(model, method=method, weight=1.0 if family is Family.SD15 else weight)
+    return make_transparent(model, method=method, strength=Strength(1.0 if family is Family.SD15 else weight))
 
 
 def apply_joint(model: ModelPatcher, prompts: Sequence[Any]) -> ModelPatcher:
@@ -83,8 +84,8 @@ def apply_blend(model: ModelPatcher, latent: Mapping[str, Any], config: str, wei
     family = require_family(
         model, "Layer Diffuse Cond Apply", {Family.SDXL: None, Family.SD15: "Use Layer Diffuse Cond Joint Apply with the picture itself."}
     )
-    with weights_for(model, family, blend_extract.ROLE_FOR_GIVEN[GIVEN[config]]) as weights:
-        return apply_deltas(model, weights, weight=weight, extra=_seen_by(model, latent))
+    with weights_for(model, family, blend_extract.BLEND_ROLES[GIVEN[config]]) as weights:
+        return apply_deltas(model, weights, strength=Strength(weight), extra=_concat(model, latent))
 
 
 def apply_extract(model: ModelPatcher, latent: Mapping[str, Any], blended: Mapping[str, Any], config: str, weight: float) -> ModelPatcher:
@@ -92,8 +93,8 @@ def apply_extract(model: ModelPatcher, latent: Mapping[str, Any], blended: Mappi
     family = require_family(
         model, "Layer Diffuse Diff Apply", {Family.SDXL: None, Family.SD15: "Use Layer Diffuse Cond Joint Apply with the picture itself."}
     )
-    with weights_for(model, family, blend_extract.ROLE_FOR_WANTED[_OTHER_LAYER[GIVEN[config]]]) as weights:
-        return apply_deltas(model, weights, weight=weight, extra=_seen_by(model, latent, blended))
+    with weights_for(model, family, blend_extract.EXTRACT_ROLES[_OTHER_LAYER[GIVEN[config]]]) as weights:
+        return apply_deltas(model, weights, strength=Strength(weight), extra=_concat(model, latent, blended))
 
 
 def decode(samples: Tensor, images: Tensor, version: str, at_once: int) -> Tensor:
@@ -125,8 +126,8 @@ def _no_vae(version: str) -> VAE:
     return cast(VAE, _NoVAE())
 
 
-def _seen_by(model: ModelPatcher, *latents: Mapping[str, Any]) -> Extra:
-    """LATENTs as the model sees them beside the noise, all at the size and number of the first and the most."""
+def _concat(model: ModelPatcher, *latents: Mapping[str, Any]) -> ConcatLatent:
+    """LATENTs as the model sees them beside the noise: all at the size of the first, and as many of each as the longest batch has."""
     tensors = [latent["samples"] for latent in latents]
     needed = model.model.latent_format.latent_channels
     wrong = f"A given latent has {{}} channels, the model works with {needed}. Encode it with the model's own VAE."
@@ -135,7 +136,7 @@ def _seen_by(model: ModelPatcher, *latents: Mapping[str, Any]) -> Extra:
     count = max(map(len, tensors))
     height, width = tensors[0].shape[2:]
     fitted = [fit_to(tensor, height, width, CROP) for tensor in tensors]
-    return Extra(torch.cat([model.model.process_latent_in(repeat_to_batch_size(tensor, count)) for tensor in fitted], dim=1))
+    return ConcatLatent(torch.cat([model.model.process_latent_in(repeat_to_batch_size(tensor, count)) for tensor in fitted], dim=1))
 
 
 # --- prompts of layers ------------------------------------------------------------------------------------------------------------------

@@ -6,11 +6,12 @@ from comfy.model_patcher import ModelPatcher
 
 from ...errors import DiaphaneError
 from ...weights.catalogue import Family, Role
-from ..models.families import AUTO, require_family
-from ..models.weight_files import weights_for
+from ..models.families import require_family
+from ..models.weight_files import AUTO, weights_for
 from ..patch.attention_sharing import check_arrangement, share_attention
 from ..patch.deltas import apply_deltas
 from ..patch.lora import apply_lora
+from ..patch.strength import FULL, Strength
 
 ATTENTION = "attention"
 CONV = "conv"
@@ -19,9 +20,7 @@ METHODS = [AUTO, ATTENTION, CONV]
 NODE = "LayerDiffuse Transparent"
 
 
-def make_transparent(
-    model: ModelPatcher, *, method: str = AUTO, weight: float = 1.0, start: float = 0.0, end: float = 1.0, file: str = AUTO
-) -> ModelPatcher:
+def make_transparent(model: ModelPatcher, *, method: str = AUTO, strength: Strength = FULL, file: str = AUTO) -> ModelPatcher:
     """A clone of `model` that generates pictures with transparency.
 
     method: "attention", "conv" (SDXL) or "auto" (attention). file: name of a file in the layer_model folders, or "auto".
@@ -35,4 +34,4 @@ def make_transparent(
     with weights_for(model, family, role, file) as weights:
         if family is Family.SD15:
             check_arrangement(weights, frames=1, control=False)
-        return apply(model, weights, weight=weight, start=start, end=end)
+        return apply(model, weights, strength=strength)
