@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from comfy.model_patcher import ModelPatcher
+from comfy.sd import VAE
 from comfy_api.latest import io
+from torch import Tensor
 
 from ..lib_layerdiffuse.comfyui.alpha.transparent_vae import opaque_vae
 from ..lib_layerdiffuse.comfyui.models.weight_files import AUTO
@@ -23,13 +26,12 @@ class LayerDiffuseBlend(io.ComfyNode):
             "Decode it with the ordinary VAE Decode; LayerDiffuse Extract then takes the other layer out of it.",
             search_aliases=[*inputs.ALIASES, "Layer Diffuse Cond Apply", "foreground to blended", "background to blended", "compose"],
             inputs=[
-                io.Model.Input("model", tooltip="An SDXL model. LoRA, ControlNet and IPAdapter nodes may come before or after."),
-                io.Vae.Input("vae", tooltip="The ordinary VAE of the model."),
+                inputs.model("SDXL"),
+                inputs.vae(),
                 inputs.layer_image("image", "The given layer"),
                 inputs.given(),
                 inputs.fit(),
-                inputs.weight(),
-                *inputs.sampling_range(),
+                *inputs.strength(),
                 inputs.mask(),
                 inputs.weight_file("file", "Weights of the patch"),
             ],
@@ -37,10 +39,21 @@ class LayerDiffuseBlend(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, model, vae, image, given, fit, weight, start, end, mask=None, file=AUTO) -> io.NodeOutput:
-        rgba = with_alpha(image, mask)
-        patched = make_blend(model, opaque_vae(vae), rgba, given, fit=fit, strength=Strength(weight, start, end), file=file)
-        return io.NodeOutput(patched)
+    def execute(
+        cls,
+        model: ModelPatcher,
+        vae: VAE,
+        image: Tensor,
+        given: str,
+        fit: str,
+        weight: float,
+        start: float,
+        end: float,
+        mask: Tensor | None = None,
+        file: str = AUTO,
+    ) -> io.NodeOutput:
+        rgba, strength = with_alpha(image, mask), Strength(weight, start, end)
+        return io.NodeOutput(make_blend(model, opaque_vae(vae), rgba, given, fit=fit, strength=strength, file=file))
 
 
 NODES = [LayerDiffuseBlend]

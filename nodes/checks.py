@@ -1,10 +1,10 @@
-"""Values that come over a wire: the host checks what stands in widgets, but not what another node hands over."""
+"""Values that come over a wire: ComfyUI checks what stands in widgets, but not what another node hands over."""
 
 from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any, TypeVar
 
@@ -15,6 +15,14 @@ from ..lib_layerdiffuse.errors import DiaphaneError
 from .inputs import WeightFile
 
 Node = TypeVar("Node", bound=type[io.ComfyNode])
+
+# How a value of each type is called, and known.
+TYPES: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "IMAGE": ("a picture", lambda value: isinstance(value, Tensor)),
+    "MASK": ("a mask", lambda value: isinstance(value, Tensor)),
+    "LATENT": ("a latent with samples", lambda value: isinstance(value, Mapping) and hasattr(value.get("samples"), "is_nested")),
+    "CONDITIONING": ("a prompt that is not empty", lambda value: isinstance(value, list) and len(value) > 0),
+}
 
 
 def checked(node: Node) -> Node:
@@ -37,23 +45,25 @@ def checked(node: Node) -> Node:
 
 
 def _allowed(what: str, item: Any, value: Any) -> Any:
-    """The value as the node expects it."""
+    """The value, as the node expects it."""
+    kind = item.get_io_type()
     if value is None:
         if item.optional or isinstance(item, io.Autogrow.Input):
             return None
-        raise DiaphaneError(f"{what} got nothing. Check the node that is connected there: it gave no {item.get_io_type()}.")
+        raise DiaphaneError(f"{what} got nothing. Check the node that is connected there: it gave no {kind}.")
     if isinstance(item, (io.Int.Input, io.Float.Input)):
         return _number(what, item, value)
+    if isinstance(item, io.String.Input):
+        return str(value)
     if isinstance(item, io.Combo.Input):
-        # Which files there are may have changed: looking for one says so.
+        # Which files there are may have changed since the schema was made; whoever looks for one says that it is not there.
         if not isinstance(item, WeightFile) and value not in (item.options or []):
             choices = ", ".join(map(str, item.options or []))
             raise DiaphaneError(f"{what} has to be one of {choices}; got {value!r}. Change it, or what is connected to it.")
-    elif isinstance(item, io.String.Input):
-        return str(value)
-    elif not _is_kind(item, value):
-        kind = item.get_io_type()
-        raise DiaphaneError(f"{what} has to be {_KINDS[kind]} ({kind}), got a {type(value).__name__}. Connect an output of that kind.")
+        return value
+    needed, fits = TYPES.get(kind, ("", lambda _: True))
+    if not fits(value):
+        raise DiaphaneError(f"{what} has to be {needed} ({kind}), got a {type(value).__name__}. Connect an output of that kind.")
     return value
 
 
@@ -65,22 +75,3 @@ def _number(what: str, item: Any, value: Any) -> float:
         needed = f"a {'whole number' if whole else 'number'} from {item.min:g} to {item.max:g}"
         raise DiaphaneError(f"{what} has to be {needed}, got {value!r}. Change it, or what is connected to it.")
     return int(value) if whole else float(value)
-
-
-_KINDS = {
-    "IMAGE": "a picture",
-    "MASK": "a mask",
-    "LATENT": "a latent with samples",
-    "CONDITIONING": "a prompt that is not empty",
-}
-
-
-def _is_kind(item: Any, value: Any) -> bool:
-    kind = item.get_io_type()
-    if kind in ("IMAGE", "MASK"):
-        return isinstance(value, Tensor)
-    if kind == "LATENT":
-        return isinstance(value, Mapping) and hasattr(value.get("samples"), "is_nested")
-    if kind == "CONDITIONING":
-        return isinstance(value, list) and len(value) > 0
-    return True

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from comfy_api.latest import io
+from torch import Tensor
 
 from ..lib_layerdiffuse.comfyui.messages import notes
 from ..lib_layerdiffuse.pixels.composite import Layers
@@ -48,7 +51,12 @@ class CompositeLayers(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, layers=None, background=None, area=None) -> io.NodeOutput:
+    def execute(
+        cls,
+        layers: Mapping[str, Tensor | Layers] | None = None,
+        background: Tensor | Layers | None = None,
+        area: Tensor | None = None,
+    ) -> io.NodeOutput:
         stack = stacked(background, in_order(layers), area)
         below = 0 if background is None else len(background.layers) if isinstance(background, Layers) else 1
         return io.NodeOutput(stack.flatten(), stack, ui=notes(*hints.on_lost_layers(stack, above=below)))

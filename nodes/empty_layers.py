@@ -29,7 +29,7 @@ class EmptyLayerLatent(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, width, height, layers, sets) -> io.NodeOutput:
+    def execute(cls, width: int, height: int, layers: str, sets: int) -> io.NodeOutput:
         device = comfy.model_management.intermediate_device()
         return io.NodeOutput(empty_latent(width, height, arrangement(layers), sets, device))
 

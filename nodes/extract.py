@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from comfy.model_patcher import ModelPatcher
+from comfy.sd import VAE
 from comfy_api.latest import io
+from torch import Tensor
 
 from ..lib_layerdiffuse.comfyui.alpha.transparent_vae import opaque_vae
 from ..lib_layerdiffuse.comfyui.layers import BACKGROUND, FOREGROUND
@@ -24,8 +27,8 @@ class LayerDiffuseExtract(io.ComfyNode):
             "foreground, or the transparent foreground before a background. Use the samplers Euler a or UniPC, not the DPM ones.",
             search_aliases=[*inputs.ALIASES, "Layer Diffuse Diff Apply", "separate layers", "extract foreground", "extract background"],
             inputs=[
-                io.Model.Input("model", tooltip="An SDXL model. LoRA, ControlNet and IPAdapter nodes may come before or after."),
-                io.Vae.Input("vae", tooltip="The ordinary VAE of the model."),
+                inputs.model("SDXL"),
+                inputs.vae(),
                 io.Image.Input("blended", tooltip="The blended picture [B, H, W, 3], e.g. from LayerDiffuse Blend."),
                 inputs.layer_image("layer", "The layer that is known: the foreground to extract the background, and the other way round"),
                 io.Combo.Input(
@@ -35,8 +38,7 @@ class LayerDiffuseExtract(io.ComfyNode):
                     tooltip="The layer that is wanted. A foreground is transparent: decode it with Transparent VAE Decode.",
                 ),
                 inputs.fit(),
-                inputs.weight(),
-                *inputs.sampling_range(end_hint=" 0.5 is recommended to extract a background."),
+                *inputs.strength(end_hint=" 0.5 is recommended to extract a background."),
                 inputs.mask("layer_mask", "the layer's own"),
                 inputs.weight_file("file", "Weights of the patch"),
             ],
@@ -44,17 +46,22 @@ class LayerDiffuseExtract(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, model, vae, blended, layer, extract, fit, weight, start, end, layer_mask=None, file=AUTO) -> io.NodeOutput:
-        patched = make_extract(
-            model,
-            opaque_vae(vae),
-            with_alpha(blended),
-            with_alpha(layer, layer_mask),
-            extract,
-            fit=fit,
-            strength=Strength(weight, start, end),
-            file=file,
-        )
+    def execute(
+        cls,
+        model: ModelPatcher,
+        vae: VAE,
+        blended: Tensor,
+        layer: Tensor,
+        extract: str,
+        fit: str,
+        weight: float,
+        start: float,
+        end: float,
+        layer_mask: Tensor | None = None,
+        file: str = AUTO,
+    ) -> io.NodeOutput:
+        rgba, strength = with_alpha(layer, layer_mask), Strength(weight, start, end)
+        patched = make_extract(model, opaque_vae(vae), with_alpha(blended), rgba, extract, fit=fit, strength=strength, file=file)
         return io.NodeOutput(patched)
 
 

@@ -16,6 +16,14 @@ LAYERS = io.Custom(SOCKET)
 ALIASES = ["LayerDiffuse", "Layer Diffuse", "transparent", "RGBA", "alpha"]
 
 
+def model(families: str) -> io.Model.Input:
+    return io.Model.Input("model", tooltip=f"An {families} model. LoRA, ControlNet and IPAdapter nodes may come before or after.")
+
+
+def vae() -> io.Vae.Input:
+    return io.Vae.Input("vae", tooltip="The ordinary VAE of the model.")
+
+
 def weight() -> io.Float.Input:
     return io.Float.Input(
         "weight",
@@ -27,31 +35,21 @@ def weight() -> io.Float.Input:
     )
 
 
-def sampling_range(end_hint: str = "") -> list[io.Input]:
+def strength(end_hint: str = "") -> list[io.Input]:
+    """The fields of a `Strength`."""
+
+    def fraction(input_id: str, default: float, tooltip: str) -> io.Float.Input:
+        return io.Float.Input(input_id, default=default, min=0.0, max=1.0, step=0.01, advanced=True, tooltip=tooltip)
+
     return [
-        io.Float.Input(
-            "start",
-            default=0.0,
-            min=0.0,
-            max=1.0,
-            step=0.01,
-            advanced=True,
-            tooltip="Fraction of the sampling at which the patch sets in. 0 = from the first step.",
-        ),
-        io.Float.Input(
-            "end",
-            default=1.0,
-            min=0.0,
-            max=1.0,
-            step=0.01,
-            advanced=True,
-            tooltip="Fraction of the sampling at which the patch ends. 1 = after the last step." + end_hint,
-        ),
+        weight(),
+        fraction("start", 0.0, "Fraction of the sampling at which the patch sets in. 0 = from the first step."),
+        fraction("end", 1.0, "Fraction of the sampling at which the patch ends. 1 = after the last step." + end_hint),
     ]
 
 
 class WeightFile(io.Combo.Input):
-    """A choice among files, which come and go while the host runs."""
+    """A choice among files, which come and go while ComfyUI runs."""
 
 
 def weight_file(input_id: str, what: str) -> WeightFile:
@@ -66,23 +64,21 @@ def weight_file(input_id: str, what: str) -> WeightFile:
 
 
 def family() -> io.Combo.Input:
-    return io.Combo.Input(
-        "family",
-        options=FAMILY_CHOICES,
-        default=AUTO,
-        tooltip="Which model family made the latent. auto knows Flux, and SD1.5 by the layers that Empty Layer Latent names; "
-        "anything else counts as SDXL. Set SD1.5 by hand when a plain latent comes from an SD1.5 model.",
+    return _family(
+        "Which model family made the latent. auto knows Flux, and SD1.5 by the layers that Empty Layer Latent names; "
+        "anything else counts as SDXL. Set SD1.5 by hand when a plain latent comes from an SD1.5 model."
     )
 
 
 def family_of_vae() -> io.Combo.Input:
-    return io.Combo.Input(
-        "family",
-        options=FAMILY_CHOICES,
-        default=AUTO,
-        tooltip="Which model family the VAE belongs to. auto knows Flux; the VAEs of SD1.5 and SDXL look alike and count as SDXL, "
-        "so set SD1.5 by hand.",
+    return _family(
+        "Which model family the VAE belongs to. auto knows Flux; the VAEs of SD1.5 and SDXL look alike and count as SDXL, "
+        "so set SD1.5 by hand."
     )
+
+
+def _family(tooltip: str) -> io.Combo.Input:
+    return io.Combo.Input("family", options=FAMILY_CHOICES, default=AUTO, tooltip=tooltip)
 
 
 def passes() -> io.Combo.Input:

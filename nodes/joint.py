@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
+from torch import Tensor
 
 from ..lib_layerdiffuse.comfyui.models.weight_files import AUTO
 from ..lib_layerdiffuse.comfyui.patch.strength import Strength
@@ -22,16 +24,15 @@ class LayerDiffuseJoint(io.ComfyNode):
             "Start from Empty Layer Latent; each layer can have a prompt of its own by Layer Prompts.",
             search_aliases=[*inputs.ALIASES, "Layer Diffuse Joint Apply", "layers", "foreground and background"],
             inputs=[
-                io.Model.Input("model", tooltip="An SD1.5 model. LoRA, ControlNet and IPAdapter nodes may come before or after."),
-                inputs.weight(),
-                *inputs.sampling_range(),
+                inputs.model("SD1.5"),
+                *inputs.strength(),
                 inputs.weight_file("file", "Weights of the patch"),
             ],
             outputs=[io.Model.Output(display_name="model", tooltip="Generates sets of foreground, background, blended.")],
         )
 
     @classmethod
-    def execute(cls, model, weight, start, end, file=AUTO) -> io.NodeOutput:
+    def execute(cls, model: ModelPatcher, weight: float, start: float, end: float, file: str = AUTO) -> io.NodeOutput:
         return io.NodeOutput(make_joint(model, strength=Strength(weight, start, end), file=file))
 
 
@@ -45,12 +46,11 @@ class LayerDiffuseJointFromLayer(io.ComfyNode):
             description="Patches an SD1.5 model to generate the layer that is missing beside a given one, and both blended.",
             search_aliases=[*inputs.ALIASES, "Layer Diffuse Cond Joint Apply", "foreground to background", "background to foreground"],
             inputs=[
-                io.Model.Input("model", tooltip="An SD1.5 model. LoRA, ControlNet and IPAdapter nodes may come before or after."),
+                inputs.model("SD1.5"),
                 inputs.layer_image("image", "The given layer"),
                 inputs.given(),
                 inputs.fit(),
-                inputs.weight(),
-                *inputs.sampling_range(),
+                *inputs.strength(),
                 inputs.mask(),
                 inputs.weight_file("file", "Weights of the patch"),
             ],
@@ -63,9 +63,20 @@ class LayerDiffuseJointFromLayer(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, model, image, given, fit, weight, start, end, mask=None, file=AUTO) -> io.NodeOutput:
-        rgba = with_alpha(image, mask)
-        return io.NodeOutput(make_joint_from_layer(model, rgba, given, fit=fit, strength=Strength(weight, start, end), file=file))
+    def execute(
+        cls,
+        model: ModelPatcher,
+        image: Tensor,
+        given: str,
+        fit: str,
+        weight: float,
+        start: float,
+        end: float,
+        mask: Tensor | None = None,
+        file: str = AUTO,
+    ) -> io.NodeOutput:
+        rgba, strength = with_alpha(image, mask), Strength(weight, start, end)
+        return io.NodeOutput(make_joint_from_layer(model, rgba, given, fit=fit, strength=strength, file=file))
 
 
 NODES = [LayerDiffuseJoint, LayerDiffuseJointFromLayer]

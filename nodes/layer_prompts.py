@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from comfy_api.latest import io
 
 from ..lib_layerdiffuse.comfyui.layers import BACKGROUND, BLENDED, FOREGROUND, NAMES, arrangement, layer_prompts
@@ -26,7 +28,14 @@ class LayerPrompts(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, base, layers, foreground=None, background=None, blended=None) -> io.NodeOutput:
+    def execute(
+        cls,
+        base: list[Any],
+        layers: str,
+        foreground: list[Any] | None = None,
+        background: list[Any] | None = None,
+        blended: list[Any] | None = None,
+    ) -> io.NodeOutput:
         prompts = {FOREGROUND: foreground, BACKGROUND: background, BLENDED: blended}
         return io.NodeOutput(layer_prompts(base, arrangement(layers), prompts))
 

@@ -6,38 +6,43 @@ registered where no other pack has the id. Mind that masks here mean the opposit
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeAlias
 
+from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 from comfy_execution.graph_utils import ExecutionBlocker
+from torch import Tensor
 
 from ..lib_layerdiffuse.comfyui.recipes import legacy
 from ..lib_layerdiffuse.pixels.straight import check_picture
 from . import inputs
 from .checks import checked
 
-CATEGORY = f"{inputs.CATEGORY}/deprecated"
 MOST_FRAMES = 3
 
+Latent: TypeAlias = Mapping[str, Any]
+Prompt: TypeAlias = list[Any] | None
 
-def schema(node_id: str, display_name: str, description: str, inputs: list[io.Input], outputs: list[io.Output]) -> io.Schema:
+
+def schema(node_id: str, display_name: str, description: str, inputs_: list[io.Input], *outputs: io.Output) -> io.Schema:
     return io.Schema(
         node_id=node_id,
         display_name=display_name,
-        category=CATEGORY,
-        description=description,
-        inputs=inputs,
-        outputs=outputs,
+        category=f"{inputs.CATEGORY}/deprecated",
+        description=f"Deprecated: use {description}",
+        inputs=inputs_,
+        outputs=[*outputs],
         is_deprecated=True,
     )
 
 
-def config(options: list[str], tooltip: str) -> io.Combo.Input:
-    return io.Combo.Input("config", options=options, default=options[0], tooltip=tooltip)
-
-
 def model(family: str) -> io.Model.Input:
     return io.Model.Input("model", tooltip=f"An {family} model.")
+
+
+def config(options: Iterable[str], tooltip: str) -> io.Combo.Input:
+    return io.Combo.Input("config", options=[*options], default=next(iter(options)), tooltip=tooltip)
 
 
 def prompt(input_id: str, layer: str) -> io.Conditioning.Input:
@@ -48,27 +53,26 @@ def patched() -> io.Model.Output:
     return io.Model.Output(display_name="MODEL", tooltip="The patched model; the one that came in is unchanged.")
 
 
-def conditioned_inputs(*latents: io.Input) -> list[io.Input]:
-    return [
-        model("SDXL"),
-        io.Conditioning.Input("cond", tooltip="Positive prompt; handed on as it is."),
-        io.Conditioning.Input("uncond", tooltip="Negative prompt; handed on as it is."),
-        *latents,
-        config(list(legacy.GIVEN), "Which layer the given latent is."),
-        inputs.weight(),
-    ]
-
-
-def conditioned_outputs() -> list[io.Output]:
-    return [
+def conditioned(node_id: str, display_name: str, description: str, *latents: io.Input) -> io.Schema:
+    """Of a node that patches an SDXL model by given latents."""
+    given = io.Latent.Input("latent", tooltip="The given layer, put on mid-grey and encoded with the model's VAE; any size.")
+    return schema(
+        node_id,
+        display_name,
+        description,
+        [
+            model("SDXL"),
+            io.Conditioning.Input("cond", tooltip="Positive prompt; handed on as it is."),
+            io.Conditioning.Input("uncond", tooltip="Negative prompt; handed on as it is."),
+            *latents,
+            given,
+            config(legacy.GIVEN, "Which layer the given latent is."),
+            inputs.weight(),
+        ],
         patched(),
         io.Conditioning.Output(display_name="positive", tooltip="The positive prompt."),
         io.Conditioning.Output(display_name="negative", tooltip="The negative prompt."),
-    ]
-
-
-def given_latent() -> io.Latent.Input:
-    return io.Latent.Input("latent", tooltip="The given layer, put on mid-grey and encoded with the model's VAE; any size.")
+    )
 
 
 def decode_inputs(*more: io.Input) -> list[io.Input]:
@@ -87,13 +91,13 @@ class Apply(io.ComfyNode):
         return schema(
             "LayeredDiffusionApply",
             "Layer Diffuse Apply",
-            "Deprecated: use LayerDiffuse Transparent. Patches a model to generate pictures with transparency.",
-            [model("SD1.5 or SDXL"), config(list(legacy.APPLY), "Model family and method."), inputs.weight()],
-            [patched()],
+            "LayerDiffuse Transparent. Patches a model to generate pictures with transparency.",
+            [model("SD1.5 or SDXL"), config(legacy.APPLY, "Model family and method."), inputs.weight()],
+            patched(),
         )
 
     @classmethod
-    def execute(cls, model, config, weight) -> io.NodeOutput:
+    def execute(cls, model: ModelPatcher, config: str, weight: float) -> io.NodeOutput:
         return io.NodeOutput(legacy.apply_transparent(model, config, weight))
 
 
@@ -103,7 +107,7 @@ class JointApply(io.ComfyNode):
         return schema(
             "LayeredDiffusionJointApply",
             "Layer Diffuse Joint Apply",
-            "Deprecated: use LayerDiffuse Joint, and Layer Prompts. Patches an SD1.5 model to generate foreground, background and both "
+            "LayerDiffuse Joint, and Layer Prompts. Patches an SD1.5 model to generate foreground, background and both "
             "blended, in sets of three rows of the batch.",
             [
                 model("SD1.5"),
@@ -112,27 +116,27 @@ class JointApply(io.ComfyNode):
                 prompt("bg_cond", "background"),
                 prompt("blended_cond", "blended"),
             ],
-            [patched()],
+            patched(),
         )
 
     @classmethod
-    def execute(cls, model, config, fg_cond=None, bg_cond=None, blended_cond=None) -> io.NodeOutput:
+    def execute(
+        cls, model: ModelPatcher, config: str, fg_cond: Prompt = None, bg_cond: Prompt = None, blended_cond: Prompt = None
+    ) -> io.NodeOutput:
         return io.NodeOutput(legacy.apply_joint(model, (fg_cond, bg_cond, blended_cond)))
 
 
 class CondApply(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return schema(
+        return conditioned(
             "LayeredDiffusionCondApply",
             "Layer Diffuse Cond Apply",
-            "Deprecated: use LayerDiffuse Blend. Patches an SDXL model to generate a whole picture around or behind a given layer.",
-            conditioned_inputs(given_latent()),
-            conditioned_outputs(),
+            "LayerDiffuse Blend. Patches an SDXL model to generate a whole picture around or behind a given layer.",
         )
 
     @classmethod
-    def execute(cls, model, cond, uncond, latent, config, weight) -> io.NodeOutput:
+    def execute(cls, model: ModelPatcher, cond: Prompt, uncond: Prompt, latent: Latent, config: str, weight: float) -> io.NodeOutput:
         return io.NodeOutput(legacy.apply_blend(model, latent, config, weight), cond, uncond)
 
 
@@ -142,38 +146,37 @@ class CondJointApply(io.ComfyNode):
         return schema(
             "LayeredDiffusionCondJointApply",
             "Layer Diffuse Cond Joint Apply",
-            "Deprecated: use LayerDiffuse Joint From Layer, and Layer Prompts. Patches an SD1.5 model to generate the layer that is "
+            "LayerDiffuse Joint From Layer, and Layer Prompts. Patches an SD1.5 model to generate the layer that is "
             "missing beside a given one, and both blended, in sets of two rows of the batch.",
             [
                 model("SD1.5"),
                 io.Image.Input("image", tooltip="The given layer [1, H, W, 3 or 4], any size."),
-                config(list(legacy.COND_JOINT), "Which layer the given picture is. The batch size has to be a multiple of 2."),
+                config(legacy.COND_JOINT, "Which layer the given picture is. The batch size has to be a multiple of 2."),
                 prompt("cond", "missing"),
                 prompt("blended_cond", "blended"),
             ],
-            [patched()],
+            patched(),
         )
 
     @classmethod
-    def execute(cls, model, image, config, cond=None, blended_cond=None) -> io.NodeOutput:
+    def execute(cls, model: ModelPatcher, image: Tensor, config: str, cond: Prompt = None, blended_cond: Prompt = None) -> io.NodeOutput:
         return io.NodeOutput(legacy.apply_joint_from_layer(model, image, config, (cond, blended_cond)))
 
 
 class DiffApply(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return schema(
+        return conditioned(
             "LayeredDiffusionDiffApply",
             "Layer Diffuse Diff Apply",
-            "Deprecated: use LayerDiffuse Extract. Patches an SDXL model to take the other layer out of a blended picture.",
-            conditioned_inputs(
-                io.Latent.Input("blended_latent", tooltip="The blended picture, encoded with the model's VAE."), given_latent()
-            ),
-            conditioned_outputs(),
+            "LayerDiffuse Extract. Patches an SDXL model to take the other layer out of a blended picture.",
+            io.Latent.Input("blended_latent", tooltip="The blended picture, encoded with the model's VAE."),
         )
 
     @classmethod
-    def execute(cls, model, cond, uncond, blended_latent, latent, config, weight) -> io.NodeOutput:
+    def execute(
+        cls, model: ModelPatcher, cond: Prompt, uncond: Prompt, blended_latent: Latent, latent: Latent, config: str, weight: float
+    ) -> io.NodeOutput:
         return io.NodeOutput(legacy.apply_extract(model, latent, blended_latent, config, weight), cond, uncond)
 
 
@@ -183,16 +186,14 @@ class Decode(io.ComfyNode):
         return schema(
             "LayeredDiffusionDecode",
             "Layer Diffuse Decode",
-            "Deprecated: use Transparent VAE Decode, whose mask means the opposite. Gives colour and alpha apart.",
+            "Transparent VAE Decode, whose mask means the opposite. Gives colour and alpha apart.",
             decode_inputs(),
-            [
-                io.Image.Output(display_name="IMAGE", tooltip="Colour alone [B, H, W, 3]."),
-                io.Mask.Output(display_name="MASK", tooltip="Alpha [B, H, W], 1 = opaque: the opposite of ComfyUI's other masks."),
-            ],
+            io.Image.Output(display_name="IMAGE", tooltip="Colour alone [B, H, W, 3]."),
+            io.Mask.Output(display_name="MASK", tooltip="Alpha [B, H, W], 1 = opaque: the opposite of ComfyUI's other masks."),
         )
 
     @classmethod
-    def execute(cls, samples, images, sd_version, sub_batch_size) -> io.NodeOutput:
+    def execute(cls, samples: Latent, images: Tensor, sd_version: str, sub_batch_size: int) -> io.NodeOutput:
         rgba = legacy.decode(samples["samples"], images, sd_version, sub_batch_size)
         return io.NodeOutput(rgba[..., :3], rgba[..., 3])
 
@@ -203,13 +204,13 @@ class DecodeRGBA(io.ComfyNode):
         return schema(
             "LayeredDiffusionDecodeRGBA",
             "Layer Diffuse Decode (RGBA)",
-            "Deprecated: use Transparent VAE Decode. Gives pictures with alpha.",
+            "Transparent VAE Decode. Gives pictures with alpha.",
             decode_inputs(),
-            [io.Image.Output(display_name="IMAGE", tooltip="Pictures with straight alpha [B, H, W, 4].")],
+            io.Image.Output(display_name="IMAGE", tooltip="Pictures with straight alpha [B, H, W, 4]."),
         )
 
     @classmethod
-    def execute(cls, samples, images, sd_version, sub_batch_size) -> io.NodeOutput:
+    def execute(cls, samples: Latent, images: Tensor, sd_version: str, sub_batch_size: int) -> io.NodeOutput:
         return io.NodeOutput(legacy.decode(samples["samples"], images, sd_version, sub_batch_size))
 
 
@@ -220,17 +221,15 @@ class DecodeSplit(io.ComfyNode):
         return schema(
             "LayeredDiffusionDecodeSplit",
             "Layer Diffuse Decode (Split)",
-            "Deprecated: use Split Layers. Takes a batch of layers apart and gives the first one alpha.",
+            "Split Layers. Takes a batch of layers apart and gives the first one alpha.",
             decode_inputs(frames),
-            [
-                io.Image.Output(display_name="first", tooltip="The first layer of each set, with straight alpha [sets, H, W, 4]."),
-                io.Image.Output(display_name="second", tooltip="The second layer of each set, as it came in [sets, H, W, 3]."),
-                io.Image.Output(display_name="third", tooltip="The third layer of each set, as it came in; nothing for 2 frames."),
-            ],
+            io.Image.Output(display_name="first", tooltip="The first layer of each set, with straight alpha [sets, H, W, 4]."),
+            io.Image.Output(display_name="second", tooltip="The second layer of each set, as it came in [sets, H, W, 3]."),
+            io.Image.Output(display_name="third", tooltip="The third layer of each set, as it came in; nothing for 2 frames."),
         )
 
     @classmethod
-    def execute(cls, samples, images, frames, sd_version, sub_batch_size) -> io.NodeOutput:
+    def execute(cls, samples: Latent, images: Tensor, frames: int, sd_version: str, sub_batch_size: int) -> io.NodeOutput:
         check_picture(images)
         first = legacy.decode(samples["samples"][::frames], images[::frames], sd_version, sub_batch_size)
         others = [images[position::frames] for position in range(1, frames)]
@@ -239,6 +238,7 @@ class DecodeSplit(io.ComfyNode):
 
 
 NODES = [checked(node) for node in (Apply, JointApply, CondApply, CondJointApply, DiffApply, Decode, DecodeRGBA, DecodeSplit)]
+
 
 # Only where nothing would change without a word. A value that the new node does not know (SD15, say) makes the server name it, so that
 # the artist chooses; inputs of the other nodes, such as prompts, would be lost.

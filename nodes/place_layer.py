@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from comfy_api.latest import io
+from torch import Tensor
 
 from ..lib_layerdiffuse.comfyui.messages import notes
 from ..lib_layerdiffuse.pixels.blend import BLENDS, NORMAL
@@ -59,7 +60,18 @@ class PlaceLayer(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, image, name, mode, opacity, x, y, scale, rotation, mask=None) -> io.NodeOutput:
+    def execute(
+        cls,
+        image: Tensor,
+        name: str,
+        mode: str,
+        opacity: float,
+        x: int,
+        y: int,
+        scale: float,
+        rotation: float,
+        mask: Tensor | None = None,
+    ) -> io.NodeOutput:
         check_picture(image)
         height, width = image.shape[1:3]
         if mask is not None or image.shape[-1] != 3:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from comfy_api.latest import io, ui
+from torch import Tensor
 
 from ..lib_layerdiffuse.comfyui.messages import notes
 from ..lib_layerdiffuse.pixels.backdrop import BACKDROPS, CHECKERBOARD, over_backdrop
@@ -33,7 +34,7 @@ class PreviewTransparent(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, image, backdrop, cell, mask=None) -> io.NodeOutput:
+    def execute(cls, image: Tensor, backdrop: str, cell: int, mask: Tensor | None = None) -> io.NodeOutput:
         rgba = with_alpha(image, mask)
         preview = over_backdrop(rgba, backdrop, cell)
         shown = ui.PreviewImage(preview, cls=cls).as_dict()

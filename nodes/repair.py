@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from comfy_api.latest import io
+from torch import Tensor
 
 from ..lib_layerdiffuse.pixels import repair
 from ..lib_layerdiffuse.pixels.coverage import NOTHING
@@ -68,7 +69,17 @@ class RepairAlpha(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, image, defringe, black, white, gamma, trim, margin, mask=None) -> io.NodeOutput:
+    def execute(
+        cls,
+        image: Tensor,
+        defringe: int,
+        black: float,
+        white: float,
+        gamma: float,
+        trim: bool,
+        margin: int,
+        mask: Tensor | None = None,
+    ) -> io.NodeOutput:
         rgba = repair.alpha_levels(repair.defringe(with_alpha(image, mask), defringe), black, white, gamma)
         if not trim:
             return io.NodeOutput(rgba, 0, 0)

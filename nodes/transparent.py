@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 
 from ..lib_layerdiffuse.comfyui.models.weight_files import AUTO
@@ -20,9 +21,7 @@ class LayerDiffuseTransparent(io.ComfyNode):
             description="Patches a model to generate pictures with transparency. Decode them with Transparent VAE Decode.",
             search_aliases=[*inputs.ALIASES, "Layer Diffuse Apply", "transparent background", "cut-out", "sprite", "PNG"],
             inputs=[
-                io.Model.Input(
-                    "model", tooltip="An SD1.5, SDXL or FLUX.1 model. LoRA, ControlNet and IPAdapter nodes may come before or after."
-                ),
+                inputs.model("SD1.5, SDXL or FLUX.1"),
                 io.Combo.Input(
                     "method",
                     options=METHODS,
@@ -30,15 +29,14 @@ class LayerDiffuseTransparent(io.ComfyNode):
                     tooltip="attention: changes the attention layers alone, keeps the model's style. conv: changes all others, SDXL only, "
                     "often cleaner alpha. auto: attention.",
                 ),
-                inputs.weight(),
-                *inputs.sampling_range(),
+                *inputs.strength(),
                 inputs.weight_file("file", "Weights of the patch"),
             ],
             outputs=[io.Model.Output(display_name="model", tooltip="The patched model; the one that came in is unchanged.")],
         )
 
     @classmethod
-    def execute(cls, model, method, weight, start, end, file=AUTO) -> io.NodeOutput:
+    def execute(cls, model: ModelPatcher, method: str, weight: float, start: float, end: float, file: str = AUTO) -> io.NodeOutput:
         return io.NodeOutput(make_transparent(model, method=method, strength=Strength(weight, start, end), file=file))
 
 

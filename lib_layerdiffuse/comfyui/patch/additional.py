@@ -1,4 +1,4 @@
-"""Networks of ours beside a model, which ComfyUI loads, offloads and accounts for with it."""
+"""The pack's own networks beside a model, which ComfyUI loads, offloads and accounts for with it."""
 
 from __future__ import annotations
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import comfy.model_management as memory
@@ -131,7 +132,9 @@ class Sharing:
         self.activity = activity
         self.key = key
         self.input_key, self.others_key = f"{key}.input", f"{key}.others"
-        self._patches = {attention: (self.before(attention), self.inside(attention), self.after(attention)) for attention in ATTENTIONS}
+        self._patches = {
+            attention: [partial(patch, attention) for patch in (self._before, self._inside, self._after)] for attention in ATTENTIONS
+        }
 
     def attach(self, model: ModelPatcher) -> None:
         for attention, (before, inside, after) in self._patches.items():
@@ -151,7 +154,7 @@ class Sharing:
     def _outermost(
         self, executor: Any, x: Tensor, t: Tensor, c_concat: Any, c_crossattn: Any, control: Any, options: dict[str, Any], **kwargs: Any
     ) -> Tensor:
-        """Wrapper of the model: puts our patches around those of all other nodes, which may change the tokens in between (ToMe).
+        """Wrapper of the model: runs our patches before and after those of all other nodes, which may change the tokens in between (ToMe).
 
         The network is that of the model that runs, which may be a copy on another card.
         """
@@ -168,55 +171,43 @@ class Sharing:
         ours = {self.key: net or self.net, self.others_key: others, "patches": patches}
         return executor(x, t, c_concat, c_crossattn, control, {**options, **ours}, **kwargs)
 
-    def before(self, attention: str) -> Any:
+    def _before(self, attention: str, x: Tensor, context: Tensor, value: Tensor, options: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
         """Patch for the input of an attention module, before those of other nodes: adds the control signal."""
-
-        def patch(x: Tensor, context: Tensor, value: Tensor, options: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
-            unit = self._unit(attention, options)
-            if unit is None:
-                return x, context, value
-            self._check_batch(len(x) // len(options["cond_or_uncond"]))
-            signal = None
-            if self.maps is not None:
-                signal = self._signal(unit, self.maps.map_for(LEVELS[options["block"]], options), x)
-                controlled = x + signal
-                # Self-attention looks at the controlled input.
-                context, value = (controlled if y is x else y for y in (context, value))
-                x = controlled
-            options[self.input_key] = (x, signal)
+        unit = self._unit(attention, options)
+        if unit is None:
             return x, context, value
+        self._check_batch(len(x) // len(options["cond_or_uncond"]))
+        signal = None
+        if self.maps is not None:
+            signal = self._signal(unit, self.maps.map_for(LEVELS[options["block"]], options), x)
+            controlled = x + signal
+            # Self-attention looks at the controlled input.
+            context, value = (controlled if y is x else y for y in (context, value))
+            x = controlled
+        options[self.input_key] = (x, signal)
+        return x, context, value
 
-        return patch
+    def _inside(self, attention: str, x: Tensor, context: Tensor, value: Tensor, options: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
+        """Patch for the input of an attention module, after those of other nodes: checks that row i is still of frame i % F."""
+        if self.frames > 1 and self._unit(attention, options) is not None:
+            before = options[self.input_key][0]
+            if not (len(x) == len(context) == len(value) and _same_frames(x, before, self.frames)):
+                nodes = excerpt([*dict.fromkeys(map(_node_of, options.get(self.others_key, ())))])
+                raise DiaphaneError(
+                    "Layers that are generated together are told apart by their rows of the batch, which another node's patch of the "
+                    f"model rearranges (as HyperTile does). Take that node out of this model's chain; it is one of: {nodes}."
+                )
+        return x, context, value
 
-    def inside(self, attention: str) -> Any:
-        """Patch for the input of an attention module, after those of other nodes: sees whether rows still name frames."""
-
-        def patch(x: Tensor, context: Tensor, value: Tensor, options: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
-            if self.frames > 1 and self._unit(attention, options) is not None:
-                before = options[self.input_key][0]
-                if not (len(x) == len(context) == len(value) and _same_frames(x, before, self.frames)):
-                    nodes = excerpt([*dict.fromkeys(map(_node_of, options.get(self.others_key, ())))])
-                    raise DiaphaneError(
-                        "Layers that are generated together are told apart by their rows of the batch, which another node's patch of the "
-                        f"model rearranges (as HyperTile does). Take that node out of this model's chain; it is one of: {nodes}."
-                    )
-            return x, context, value
-
-        return patch
-
-    def after(self, attention: str) -> Any:
+    def _after(self, attention: str, output: Tensor, options: dict[str, Any]) -> Tensor:
         """Patch for the output of an attention module, after all others: adds the control signal again and the attention among frames."""
-
-        def patch(output: Tensor, options: dict[str, Any]) -> Tensor:
-            unit = self._unit(attention, options)
-            if unit is None:
-                return output
-            x, signal = options.pop(self.input_key)
-            mixed = unit.temporal(x + output, options["n_heads"], optimized_attention)
-            output = torch.add(output, mixed, alpha=self.activity.weight)
-            return output if signal is None else output + signal
-
-        return patch
+        unit = self._unit(attention, options)
+        if unit is None:
+            return output
+        x, signal = options.pop(self.input_key)
+        mixed = unit.temporal(x + output, options["n_heads"], optimized_attention)
+        output = torch.add(output, mixed, alpha=self.activity.weight)
+        return output if signal is None else output + signal
 
     def _unit(self, attention: str, options: dict[str, Any]) -> SharingUnit | None:
         """The unit of the attention module whose options these are; None for modules that have none, and at steps without the patch."""
@@ -253,9 +244,9 @@ def _adding_hook(unit: SharingUnit, projection: str, activity: Activity) -> Forw
 
 
 def _same_frames(x: Tensor, before: Tensor, frames: int) -> bool:
-    """Whether row i of x [R, T, C] is a row of frame i % frames, as it is in `before` [N frames, T', C].
+    """Whether row i of x [R, T, C] is a row of frame i % F, as it is in `before` [N F, T', C].
 
-    Rows may be repeated, as patches for regions do it; then their first tokens tell where they are from.
+    Rows may be repeated, as patches for regions do it; then their first tokens say which rows they are copies of.
     """
     if len(x) == len(before):
         return True
@@ -267,7 +258,7 @@ def _same_frames(x: Tensor, before: Tensor, frames: int) -> bool:
 
 
 def _node_of(patch: Any) -> str:
-    """What a patch of another node is known by: the class that it is from, or that it is made in."""
+    """A name for a patch of another node: its class, or the one that it is defined in."""
     return getattr(patch, "__qualname__", type(patch).__qualname__).split(".")[0]
 
 

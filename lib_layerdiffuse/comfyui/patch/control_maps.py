@@ -64,7 +64,7 @@ class ControlMaps:
         return encoder((picture * 2.0 - 1.0).to(device=options["sigmas"].device, dtype=first.dtype))
 
     def _give_to_areas(self, executor: Callable[..., Any], model: Any, conds: list[Any], x: Tensor, *args: Any) -> Any:
-        # A condition for a part of the picture needs that part of the control picture, which ComfyUI crops if it has the latent's size: folded.
+        # A condition for a part of the picture needs that part of the control picture. Folded to the latent's size, ComfyUI crops it.
         def given(cond: dict[str, Any]) -> dict[str, Any]:
             if "area" not in cond:
                 return cond

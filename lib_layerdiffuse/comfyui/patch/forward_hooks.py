@@ -1,4 +1,4 @@
-"""torch forward hooks on a patched model's modules, put in and taken out by ComfyUI."""
+"""torch forward hooks on a patched model's modules, which ComfyUI registers and removes."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ ForwardHook = Callable[[nn.Module, tuple[Any, ...], Tensor], Tensor | None]
 class ForwardHooks(PatcherInjection):
     """Hooks that are on a model's modules exactly while ComfyUI has the patched model loaded.
 
-    Clones of a patcher share one model and this object. ComfyUI copies to a clone that it is injected, and ejects it when it is
-    thrown away, even while the patcher it was cloned from is sampling: only the loaded one has a say.
+    Clones of a patcher share one model and this object. A clone inherits the mark that it is injected, and ComfyUI ejects it when it is
+    deleted, even while the patcher that it was cloned from is sampling: only the loaded patcher may change the hooks.
     """
 
     def __init__(self, hooks_for: Callable[[ModelPatcher], Mapping[str, ForwardHook]]):
         """hooks_for: patcher -> {path of a module in the model, as in its state dict: hook}; a hook must not hold the patcher."""
         self._hooks_for = hooks_for
-        # What takes a model's hooks out again also runs when the patcher that put them in ends. It must not depend on this object:
-        # when the cycle collector ends both, the weak references in here (torch's handles are such, too) are cleared before `eject`.
+        # What removes a model's hooks also runs when the patcher that registered them is deleted. It must not depend on this object:
+        # when the cycle collector deletes both, the weak references in here (torch's handles are such, too) are cleared before `eject`.
         self._injected: weakref.WeakKeyDictionary[nn.Module, weakref.finalize[..., ModelPatcher]] = weakref.WeakKeyDictionary()
         super().__init__(inject=self._inject, eject=self._eject)
 

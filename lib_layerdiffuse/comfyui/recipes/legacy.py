@@ -1,5 +1,5 @@
-"""What the deprecated nodes of the older pack need beyond the new ones: given layers as latents, a prompt for each layer that the model
-itself carries, and decoding without a VAE at hand.
+"""What the deprecated nodes of the older pack need beyond the new ones: given layers as latents, prompts of layers as part of the model,
+and decoding without a VAE.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ _OTHER_LAYER = {FOREGROUND: BACKGROUND, BACKGROUND: FOREGROUND}
 def apply_transparent(model: ModelPatcher, config: str, weight: float) -> ModelPatcher:
     """A clone of `model` that generates transparent pictures. Raises DiaphaneError if config and model are of different families.
 
-    weight: of no effect for SD1.5, as in the older pack, whose workflows have values there that were never used.
+    weight: without effect for SD1.5, as in the older pack, whose workflows have values there that were never used.
     """
     family, method = APPLY[config]
     others = {other: f"Set config to {name}." for name, (other, _) in APPLY.items() if other is not family}
@@ -115,14 +115,14 @@ def decode(samples: Tensor, images: Tensor, version: str, at_once: int) -> Tenso
 
 
 class _NoVAE:
-    """Stands in for the VAE, which those nodes do not ask for."""
+    """Takes the place of the VAE, which is no input of those nodes."""
 
     latent_channels = LATENT_CHANNELS
 
 
 @lru_cache(maxsize=1)
 def _no_vae(version: str) -> VAE:
-    """The VAE that a version's network lives with: from run to run, until another version is decoded. (Each network has 208 MB.)"""
+    """The VAE that a version's network is kept with, from run to run, until another version is decoded. (Each network has 208 MB.)"""
     return cast(VAE, _NoVAE())
 
 
