@@ -30,14 +30,7 @@ EXTRACT_ROLES = {BACKGROUND: Role.FOREGROUND_BLENDED_TO_BACKGROUND, FOREGROUND: 
 
 
 def make_blend(
-    model: ModelPatcher,
-    vae: VAE,
-    rgba: Tensor,
-    given: str,
-    *,
-    fit: str = CROP,
-    strength: Strength = FULL,
-    file: str = AUTO,
+    model: ModelPatcher, vae: VAE, rgba: Tensor, given: str, *, fit: str = CROP, strength: Strength = FULL, file: str = AUTO
 ) -> ModelPatcher:
     """A clone of `model` that generates whole pictures around a given foreground or in front of a given background.
 

@@ -29,13 +29,7 @@ def make_joint(model: ModelPatcher, *, strength: Strength = FULL, file: str = AU
 
 
 def make_joint_from_layer(
-    model: ModelPatcher,
-    rgba: Tensor,
-    given: str,
-    *,
-    fit: str = CROP,
-    strength: Strength = FULL,
-    file: str = AUTO,
+    model: ModelPatcher, rgba: Tensor, given: str, *, fit: str = CROP, strength: Strength = FULL, file: str = AUTO
 ) -> ModelPatcher:
     """A clone of `model` that generates the layer that is missing beside the given one, and both blended.
 

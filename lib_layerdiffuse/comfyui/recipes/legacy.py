@@ -19,16 +19,15 @@ from comfy.utils import repeat_to_batch_size
 from torch import Tensor
 
 from ...errors import DiaphaneError
-from ...pixels.fit import CROP, fit_to
+from ...pixels.fit import fit_to
 from ...pixels.straight import with_alpha
-from ...weights.catalogue import Family
+from ...weights.catalogue import Family, Role
 from ..alpha.codec import decode_rgba
 from ..alpha.latents import check_latent
 from ..alpha.loading import transparency_decoder
 from ..layers import BACKGROUND, FOREGROUND
 from ..models.families import require_family
 from ..models.weight_files import weights_for
-from ..patch.concat_latent import ConcatLatent
 from ..patch.deltas import apply_deltas
 from ..patch.strength import Strength
 from . import blend_extract, joint
@@ -49,8 +48,6 @@ COND_JOINT = {
 }
 GIVEN = {"SDXL, Foreground": FOREGROUND, "SDXL, Background": BACKGROUND}
 VERSIONS = {"SD15": Family.SD15, "SDXL": Family.SDXL}
-
-_OTHER_LAYER = {FOREGROUND: BACKGROUND, BACKGROUND: FOREGROUND}
 
 
 def apply_transparent(model: ModelPatcher, config: str, weight: float) -> ModelPatcher:
@@ -81,20 +78,31 @@ def apply_joint_from_layer(model: ModelPatcher, image: Tensor, config: str, prom
 
 def apply_blend(model: ModelPatcher, latent: Mapping[str, Any], config: str, weight: float) -> ModelPatcher:
     """A clone of `model` that generates whole pictures around or behind a given layer, which is a LATENT here."""
-    family = require_family(
-        model, "Layer Diffuse Cond Apply", {Family.SDXL: None, Family.SD15: "Use Layer Diffuse Cond Joint Apply with the picture itself."}
-    )
-    with weights_for(model, family, blend_extract.BLEND_ROLES[GIVEN[config]]) as weights:
-        return apply_deltas(model, weights, strength=Strength(weight), extra=_concat(model, latent))
+    return _given(model, "Layer Diffuse Cond Apply", blend_extract.BLEND_ROLES[GIVEN[config]], weight, latent)
 
 
 def apply_extract(model: ModelPatcher, latent: Mapping[str, Any], blended: Mapping[str, Any], config: str, weight: float) -> ModelPatcher:
     """A clone of `model` that generates the other layer of a blended picture; config says which one `latent` is."""
-    family = require_family(
-        model, "Layer Diffuse Diff Apply", {Family.SDXL: None, Family.SD15: "Use Layer Diffuse Cond Joint Apply with the picture itself."}
-    )
-    with weights_for(model, family, blend_extract.EXTRACT_ROLES[_OTHER_LAYER[GIVEN[config]]]) as weights:
-        return apply_deltas(model, weights, strength=Strength(weight), extra=_concat(model, latent, blended))
+    wanted = BACKGROUND if GIVEN[config] == FOREGROUND else FOREGROUND
+    return _given(model, "Layer Diffuse Diff Apply", blend_extract.EXTRACT_ROLES[wanted], weight, latent, blended)
+
+
+def _given(model: ModelPatcher, node: str, role: Role, weight: float, *latents: Mapping[str, Any]) -> ModelPatcher:
+    """A clone of `model` that sees LATENTs beside the noise: all at the size of the first, and as many of each as the longest batch has."""
+    way_out = "Use Layer Diffuse Cond Joint Apply with the picture itself."
+    family = require_family(model, node, {Family.SDXL: None, Family.SD15: way_out})
+    with weights_for(model, family, role) as weights:
+        return apply_deltas(model, weights, strength=Strength(weight), extra=_concat(model, [latent["samples"] for latent in latents]))
+
+
+def _concat(model: ModelPatcher, latents: Sequence[Tensor]) -> Tensor:
+    needed = model.model.latent_format.latent_channels
+    wrong = f"A given latent has {{}} channels, the model works with {needed}. Encode it with the model's own VAE."
+    for latent in latents:
+        check_latent(latent, needed, wrong)
+    count = max(map(len, latents))
+    fitted = [fit_to(latent, *latents[0].shape[2:]) for latent in latents]
+    return torch.cat([model.model.process_latent_in(repeat_to_batch_size(latent, count)) for latent in fitted], dim=1)
 
 
 def decode(samples: Tensor, images: Tensor, version: str, at_once: int) -> Tensor:
@@ -124,19 +132,6 @@ class _NoVAE:
 def _no_vae(version: str) -> VAE:
     """The VAE that a version's network is kept with, from run to run, until another version is decoded. (Each network has 208 MB.)"""
     return cast(VAE, _NoVAE())
-
-
-def _concat(model: ModelPatcher, *latents: Mapping[str, Any]) -> ConcatLatent:
-    """LATENTs as the model sees them beside the noise: all at the size of the first, and as many of each as the longest batch has."""
-    tensors = [latent["samples"] for latent in latents]
-    needed = model.model.latent_format.latent_channels
-    wrong = f"A given latent has {{}} channels, the model works with {needed}. Encode it with the model's own VAE."
-    for tensor in tensors:
-        check_latent(tensor, needed, wrong)
-    count = max(map(len, tensors))
-    height, width = tensors[0].shape[2:]
-    fitted = [fit_to(tensor, height, width, CROP) for tensor in tensors]
-    return ConcatLatent(torch.cat([model.model.process_latent_in(repeat_to_batch_size(tensor, count)) for tensor in fitted], dim=1))
 
 
 # --- prompts of layers ------------------------------------------------------------------------------------------------------------------
