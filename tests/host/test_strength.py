@@ -1,7 +1,8 @@
 """Strength, a value: what it accepts, and at which steps it is active; and the keywords that set its fields one by one."""
 
 # ComfyUI is not typed, and what it infers is often too narrow.
-# pyright: reportArgumentType=false, reportCallIssue=false, reportMissingImports=false
+# pyright: reportArgumentType=false, reportCallIssue=false, reportAttributeAccessIssue=false, reportMissingImports=false
+# pyright: reportFunctionMemberAccess=false
 from __future__ import annotations
 
 from collections.abc import Callable

@@ -211,14 +211,15 @@ class Sharing:
 
     def _unit(self, attention: str, options: dict[str, Any]) -> SharingUnit | None:
         """The unit of the attention module whose options these are; None for modules that have none, and at steps without the patch."""
-        return self._find(attention, options) if self.activity.is_active() else None
+        return self._unit_of_block(attention, options) if self.activity.is_active() else None
 
-    # Never part of a compiled block: ComfyUI drops the guards on its options, and every other block would get the same unit.
-    @torch.compiler.disable
     def _find(self, attention: str, options: dict[str, Any]) -> SharingUnit | None:
         # Not in the options if whoever runs the model leaves its wrappers out.
         units = options.get(self.key, self.net).units
         return dict(zip(PLACES, units, strict=True)).get((options["block"], attention))
+
+    # Never part of a compiled block: ComfyUI drops the guards on its options, and every other block would get the same unit.
+    _unit_of_block: Any = torch.compiler.disable(_find)
 
     def _signal(self, unit: SharingUnit, control_map: Tensor, x: Tensor) -> Tensor:
         """What a control map [G, M, h, w] adds to the input x [G N F, T, C] of an attention module."""

@@ -38,7 +38,8 @@ class ConcatLatent:
 
     def like(self, x: Tensor) -> Tensor:
         """The latent at the size of x [B, C, h, w], of its dtype and on its device."""
-        return fit_to(self.latent, *x.shape[2:], self.fit, self.fill).to(x)
+        height, width = x.shape[2:]
+        return fit_to(self.latent, height, width, self.fit, self.fill).to(x)
 
 
 class ConcatLatentPatch:

@@ -62,12 +62,10 @@ class Activity:
             model.add_callback_with_key(CallbacksMP.ON_PREPARE_STATE, key, self._on_step)
 
     def is_active(self) -> bool:
-        return self.strength.is_whole or self._is_active()
+        return self.strength.is_whole or self._present()
 
     # A compiled model would take the flag for a constant: ComfyUI drops the guards on everything that patches bring.
-    @torch.compiler.disable
-    def _is_active(self) -> bool:
-        return self._active
+    _present: Any = torch.compiler.disable(lambda self: self._active)
 
     def _on_step(self, patcher: ModelPatcher, timestep: Tensor, *_: object) -> None:
         # Asked at every step, because a later node may bring its own noise schedule.

@@ -101,7 +101,8 @@ def _concat(model: ModelPatcher, latents: Sequence[Tensor]) -> Tensor:
     for latent in latents:
         check_latent(latent, needed, wrong)
     count = max(map(len, latents))
-    fitted = [fit_to(latent, *latents[0].shape[2:]) for latent in latents]
+    height, width = latents[0].shape[2:]
+    fitted = [fit_to(latent, height, width) for latent in latents]
     return torch.cat([model.model.process_latent_in(repeat_to_batch_size(latent, count)) for latent in fitted], dim=1)
 
 
