@@ -44,13 +44,13 @@ def cases(network_class: type[nn.Module]) -> list[tuple[str, torch.dtype, tuple[
 
 
 @cache
-def build(network_class: Any, file: str, dtype: torch.dtype, fused: bool = False) -> Any:
+def build(network_class: Any, file: str, dtype: torch.dtype, multiplied: bool = False) -> Any:
     """A network with its weights on the CPU."""
     shapes = {key: tuple(shape) for key, shape in json.loads((GOLDEN / f"{file}_shapes.json").read_text()).items()}
     with elsewhere():
         network = network_class.from_shapes(shapes, comfy.ops.manual_cast, dtype=dtype, device="cpu").eval()
-        if fused:
-            network.fuse(comfy.ops.manual_cast, DEVICE)
+        for unit in network.units if multiplied else ():
+            unit.multiply_out(DEVICE, merged=False)
     return network
 
 
@@ -97,12 +97,12 @@ def test_encoder(file: str, dtype: torch.dtype, size: tuple[int, int, int]) -> N
     assert (result.shape, result.dtype, result.device) == ((batch, encoder.latent_channels, height // 8, width // 8), dtype, DEVICE)
 
 
-@pytest.mark.parametrize("fused", [False, True])
+@pytest.mark.parametrize("multiplied", [False, True])
 @pytest.mark.parametrize(("file", "dtype", "size"), cases(AttentionSharing))
-def test_attention_sharing(file: str, dtype: torch.dtype, size: tuple[int, int, int], fused: bool) -> None:
+def test_attention_sharing(file: str, dtype: torch.dtype, size: tuple[int, int, int], multiplied: bool) -> None:
     sets, height, width = size
     with elsewhere():
-        sharing = build(AttentionSharing, file, dtype, fused)
+        sharing = build(AttentionSharing, file, dtype, multiplied)
         tokens = height * width // 64
         for unit in sharing.units[:2]:
             x = fake(sets * sharing.frames, tokens, unit.width, dtype=dtype)

@@ -97,9 +97,8 @@ def share_attention(
 
     def fill(net: AttentionSharing, assign: bool) -> None:
         net.load_state_dict(state_dict, assign=assign)
-        if merged:
-            for unit in net.units:
-                unit.drop_changes()
+        for unit in net.units:
+            unit.multiply_out(model.load_device, merged)
 
     net = attach(patched, key, build, fill)
     maps = None if control is None else ControlMaps(control, fit, net, key)
