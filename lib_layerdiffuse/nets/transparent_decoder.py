@@ -20,7 +20,6 @@ from .strips import joined, norm_silu_conv, upsample_conv
 NORM_GROUPS = 4
 NORM_EPS = 1e-5
 HEAD_DIM = 8
-CHANNELS_LAST = ("cpu",)  # devices whose convolutions are known to be faster with a pixel's channels side by side
 FUSED_ATTENTION = ("cpu", "cuda")  # devices on which torch computes attention without holding its scores
 SCORES = 1 << 28  # attention scores that are held at a time on any other device: Apple's take no tensor of 4 GiB
 LATENT_LEVEL = 3  # the latent is one eighth of the picture: it joins after three downsamplers
@@ -232,8 +231,6 @@ class TransparentDecoder(nn.Module):
         return filled(cls, sd, ops, factory)
 
     def forward(self, pixel: Tensor, latent: Tensor) -> Tensor:
-        if not torch.is_grad_enabled() and pixel.device.type in CHANNELS_LAST:
-            pixel, latent = (x.contiguous(memory_format=torch.channels_last) for x in (pixel, latent))
         x = self.conv_in(pixel)
         # The first map is among the largest, is wanted last, and is cheap to make again.
         skips = [x] if torch.is_grad_enabled() else []

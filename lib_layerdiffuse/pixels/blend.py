@@ -14,7 +14,7 @@ from torch import Tensor
 Blend = Callable[[Tensor, Tensor], Tensor]
 
 LUMINANCE = (0.3, 0.59, 0.11)
-TINY = 1e-7
+LEAST_DIVISOR = 1e-7
 
 
 def normal(behind: Tensor, source: Tensor) -> Tensor:
@@ -48,12 +48,12 @@ def add(behind: Tensor, source: Tensor) -> Tensor:
 
 
 def colour_dodge(behind: Tensor, source: Tensor) -> Tensor:
-    dodged = (behind / (1.0 - source).clamp(min=TINY)).clamp(max=1.0)
+    dodged = (behind / (1.0 - source).clamp(min=LEAST_DIVISOR)).clamp(max=1.0)
     return torch.where(behind <= 0.0, 0.0, torch.where(source >= 1.0, 1.0, dodged))
 
 
 def colour_burn(behind: Tensor, source: Tensor) -> Tensor:
-    burnt = 1.0 - ((1.0 - behind) / source.clamp(min=TINY)).clamp(max=1.0)
+    burnt = 1.0 - ((1.0 - behind) / source.clamp(min=LEAST_DIVISOR)).clamp(max=1.0)
     return torch.where(behind >= 1.0, 1.0, torch.where(source <= 0.0, 0.0, burnt))
 
 
@@ -113,13 +113,13 @@ def _saturation(rgb: Tensor) -> Tensor:
 
 def _with_saturation(rgb: Tensor, wanted: Tensor) -> Tensor:
     """Spread the channels, from the least at 0 to the greatest at `wanted`; grey becomes black."""
-    return (rgb - rgb.amin(dim=-1, keepdim=True)) * (wanted / _saturation(rgb).clamp(min=TINY))
+    return (rgb - rgb.amin(dim=-1, keepdim=True)) * (wanted / _saturation(rgb).clamp(min=LEAST_DIVISOR))
 
 
 def _with_luminosity(rgb: Tensor, wanted: Tensor) -> Tensor:
     """Shift all channels to a luminosity, then draw them towards it as far as [0, 1] demands."""
     rgb = rgb + (wanted - _luminosity(rgb))
     least, most = rgb.amin(dim=-1, keepdim=True), rgb.amax(dim=-1, keepdim=True)
-    rgb = torch.where(least < 0.0, wanted + (rgb - wanted) * wanted / (wanted - least).clamp(min=TINY), rgb)
-    rgb = torch.where(most > 1.0, wanted + (rgb - wanted) * (1.0 - wanted) / (most - wanted).clamp(min=TINY), rgb)
+    rgb = torch.where(least < 0.0, wanted + (rgb - wanted) * wanted / (wanted - least).clamp(min=LEAST_DIVISOR), rgb)
+    rgb = torch.where(most > 1.0, wanted + (rgb - wanted) * (1.0 - wanted) / (most - wanted).clamp(min=LEAST_DIVISOR), rgb)
     return rgb.clamp(0.0, 1.0)

@@ -11,7 +11,7 @@ from .bleed import bleed_rgb
 
 TRACE = 1e-3  # colour counts for a little even where there is no inside, as in lines one pixel wide
 INVISIBLE = 0.5 / 255  # alpha that a file of 8 bits holds as 0
-TINY = 1e-6  # less than what sets two alphas apart
+LEAST_RANGE = 1e-6  # between black and white; less than the step between two alphas of any file
 
 
 def defringe(rgba: Tensor, width: int) -> Tensor:
@@ -45,7 +45,7 @@ def alpha_levels(rgba: Tensor, black: float = 0.0, white: float = 1.0, gamma: fl
     """
     if black >= white:
         raise DiaphaneError(f"Repair Alpha needs black below white, got black {black:g} and white {white:g}. Lower black or raise white.")
-    alpha = ((rgba[..., 3:4] - black) / max(white - black, TINY)).clamp(0.0, 1.0) ** (1.0 / gamma)
+    alpha = ((rgba[..., 3:4] - black) / max(white - black, LEAST_RANGE)).clamp(0.0, 1.0) ** (1.0 / gamma)
     return torch.cat((rgba[..., :3], alpha), dim=-1)
 
 

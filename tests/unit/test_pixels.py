@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from lib_layerdiffuse.errors import DiaphaneError
-from lib_layerdiffuse.pixels import bleed
 from lib_layerdiffuse.pixels.backdrop import BACKDROPS, over_backdrop
 from lib_layerdiffuse.pixels.bleed import bleed_rgb
 from lib_layerdiffuse.pixels.coverage import coverage
@@ -53,13 +52,6 @@ def test_bleed_of_nothing_is_black() -> None:
 def test_bleed_of_a_batch_is_that_of_its_pictures() -> None:
     rgba = picture(40, 25, batch=3)
     assert torch.allclose(bleed_rgb(rgba), torch.cat([bleed_rgb(one) for one in rgba.split(1)]), atol=1e-6)
-
-
-def test_bleed_is_the_same_on_devices_that_mix_rows_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
-    rgba = picture(40, 25, batch=2)
-    expected = bleed_rgb(rgba)
-    monkeypatch.setattr(bleed, "_mix_in_one_go", bleed._mix_in_turn)
-    assert torch.allclose(bleed_rgb(rgba), expected, atol=1e-6)
 
 
 def test_bleed_takes_half_precision() -> None:

@@ -14,7 +14,7 @@ WIDE = nn.GroupNorm(4, 24)
 
 @pytest.fixture(autouse=True)
 def _strips_of_eight_rows(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(strips.STRIP_VALUES, "cpu", 1)
+    monkeypatch.setattr(strips, "STRIP_VALUES", 1)
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ...nets.eight_passes import PASSES, alpha_first, estimate_rgba
 from ...nets.offset_encoder import OFFSET_SCALE, OffsetEncoder
-from ...nets.strips import LARGE_STRIP_VALUES
+from ...nets.strips import STRIP_VALUES
 from ...nets.transparent_decoder import TransparentDecoder
 from ...pixels.bleed import bleed_rgb
 from ...pixels.straight import on_grey
@@ -139,7 +139,7 @@ def _decoder_bytes(decoder: ManagedNetwork[TransparentDecoder], passes: int, pix
     """Working memory for a picture of so many pixels."""
     layout = decoder.network.layout
     values = pixels * layout.widths[0]
-    values = min(DECODER_VALUES * values, DECODER_VALUES_BESIDE_STRIPS * values + STRIPS * LARGE_STRIP_VALUES)
+    values = min(DECODER_VALUES * values, DECODER_VALUES_BESIDE_STRIPS * values + STRIPS * STRIP_VALUES)
     values += 2 * layout.attention_scores(decoder.device, pixels)  # the scores and their softmax
     return values * memory.dtype_size(decoder.dtype) + pixels * (passes // 2 + 2) * 4 * 4
 
