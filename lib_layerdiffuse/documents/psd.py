@@ -1,14 +1,12 @@
-"""Layers as a Photoshop document, one layer in memory at a time.
+"""Layers as a Photoshop document.
 
-psd-tools knows the format; its own high-level way would hold every layer, and store alpha of an opaque document as a mask.
+psd-tools knows the format. Its high-level API would store the alpha of an opaque document as a mask, so the records are built here.
 """
 
 from __future__ import annotations
 
-import mmap
 import re
-import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import BinaryIO
 from xml.etree import ElementTree
 
@@ -72,23 +70,20 @@ def write_psd(file: BinaryIO, layers: Layers, flat: np.ndarray, metadata: Mappin
     _check_size(layers)
     height, width, channels = flat.shape
     header = FileHeader(width=width, height=height, channels=channels, depth=8, color_mode=ColorMode.RGB)
-    with tempfile.TemporaryFile() as spool:
-        written = [_spool(spool, layer) for layer in layers.layers]
-        spool.flush()
-        stored = memoryview(mmap.mmap(spool.fileno(), 0, access=mmap.ACCESS_READ))
-        # A negative count says that the fourth channel of the flat picture is its transparency.
-        info = LayerInfo(
-            layer_count=len(written) if channels == 3 else -len(written),
-            layer_records=LayerRecords(_record(layer, parts) for layer, parts in zip(layers.layers, written, strict=True)),
-            channel_image_data=ChannelImageData(_channels(stored, parts) for parts in written),
-        )
-        document = PSD(
-            header=header,
-            image_resources=_resources(metadata),
-            layer_and_mask_information=LayerAndMaskInformation(info, GlobalLayerMaskInfo(), TaggedBlocks()),
-            image_data=_merged(flat, header),
-        )
-        document.write(file)
+    compressed = [_compressed(layer) for layer in layers.layers]
+    # A negative count says that the fourth channel of the flat picture is its transparency.
+    info = LayerInfo(
+        layer_count=len(compressed) if channels == 3 else -len(compressed),
+        layer_records=LayerRecords(_record(layer, data) for layer, data in zip(layers.layers, compressed, strict=True)),
+        channel_image_data=ChannelImageData(compressed),
+    )
+    document = PSD(
+        header=header,
+        image_resources=_resources(metadata),
+        layer_and_mask_information=LayerAndMaskInformation(info, GlobalLayerMaskInfo(), TaggedBlocks()),
+        image_data=_merged(flat, header),
+    )
+    document.write(file)
 
 
 def _check_size(layers: Layers) -> None:
@@ -98,27 +93,19 @@ def _check_size(layers: Layers) -> None:
         raise DiaphaneError(f"A PSD file holds at most {LONGEST_SIDE} pixels a side, got {longest}. Set format to OpenRaster.")
 
 
-def _spool(spool: BinaryIO, layer: Layer) -> list[tuple[int, int]]:
-    """Compress a layer's channels into the file: where each begins and ends."""
+def _compressed(layer: Layer) -> ChannelDataList:
+    """The four channels of the layer's first picture, 8 bits, run-length encoded."""
     pixels = to_bytes(layer.image[0])
     height, width = pixels.shape[:2]
     planes: list[np.ndarray] = [pixels[..., channel] for channel in range(pixels.shape[2])]
-    parts = []
+    channels = ChannelDataList()
     for plane in (*planes, np.full((height, width), 255, np.uint8))[: len(CHANNELS)]:
-        data = ChannelData(Compression.RLE)
-        data.set_data(np.ascontiguousarray(plane).tobytes(), width, height, depth=8)
-        start = spool.tell()
-        spool.write(data.data)
-        parts.append((start, spool.tell()))
-    return parts
+        channels.append(ChannelData(Compression.RLE))
+        channels[-1].set_data(np.ascontiguousarray(plane).tobytes(), width, height, depth=8)
+    return channels
 
 
-def _channels(stored: memoryview, parts: Iterable[tuple[int, int]]) -> ChannelDataList:
-    # psd-tools writes the data and takes its length, no more: a view of the file does for bytes.
-    return ChannelDataList(ChannelData(Compression.RLE, stored[start:end]) for start, end in parts)  # pyright: ignore[reportArgumentType]
-
-
-def _record(layer: Layer, parts: Iterable[tuple[int, int]]) -> LayerRecord:
+def _record(layer: Layer, compressed: ChannelDataList) -> LayerRecord:
     height, width = layer.image.shape[1:3]
     name = layer.name[:LONGEST_NAME]
     record = LayerRecord(
@@ -126,7 +113,7 @@ def _record(layer: Layer, parts: Iterable[tuple[int, int]]) -> LayerRecord:
         left=layer.x,
         bottom=layer.y + height,
         right=layer.x + width,
-        channel_info=[ChannelInfo(channel, end - start + 2) for channel, (start, end) in zip(CHANNELS, parts, strict=True)],
+        channel_info=[ChannelInfo(channel, len(data.data) + 2) for channel, data in zip(CHANNELS, compressed, strict=True)],
         blend_mode=MODES[layer.mode],
         opacity=round(layer.opacity * 255),
         name=name.encode("macroman", errors="replace").decode("macroman"),

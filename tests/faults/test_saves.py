@@ -88,8 +88,6 @@ def test_disk_full(save: Save, form: str, small_disk: Disk, monkeypatch: pytest.
 def test_disk_of_previews_full(save: Save, output: Path, form: str, small_disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
     """The document is saved by then, and whole."""
     monkeypatch.setattr(folder_paths, "temp_directory", str(small_disk.folder))
-    parts = importlib.import_module("tempfile")
-    monkeypatch.setattr(parts, "tempdir", str(output.parent))
     if small_disk.words_when_downloading == "is full":
         with small_disk.full():
             told(lambda: save(form), [str(small_disk.folder), "is full"])
