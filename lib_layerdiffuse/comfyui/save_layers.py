@@ -22,7 +22,7 @@ from ..documents.bytes import flat_bytes, reduced, to_bytes
 from ..documents.openraster import COMPRESS_LEVEL, text_chunks, write_openraster
 from ..errors import DiaphaneError
 from ..pixels.composite import Layers, common_batch
-from ..weights.trouble import DISK_FULL
+from ..weights.errors import DISK_FULL
 
 PSD = "PSD"
 OPENRASTER = "OpenRaster"
@@ -100,7 +100,7 @@ def _explaining(folder: str) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in TOO_MUCH:
-            reason = f"The disk of {folder}, or that of the system's temporary files, is full. Make room and queue again."
+            reason = f"The disk of {folder} is full. Make room and queue again."
         else:
             why = error.strerror or error
             reason = f"The layers could not be saved in {folder} ({why}). Change filename_prefix, or the folder's permissions."

@@ -1,9 +1,8 @@
 """Bytes from the hub, beginning at any offset, in order.
 
-Why not `hf_hub_download`: from huggingface_hub 1.x on it writes to a name of its own and deletes it when the download fails, so an
-interrupted download of 3.6 GB starts anew. This file asks the hub's own HTTP
-session (proxies, certificates, offline mode) for plain ranges, which huggingface.co and its mirrors serve for every file.
-No token is sent (the repositories are public, and a stale token makes the hub refuse even those), nor the hub's telemetry.
+`hf_hub_download` of huggingface_hub 1.x deletes what it has when a download fails, so an interrupted download of 3.6 GB starts again.
+This file asks the hub's HTTP session (proxies, certificates, offline mode) for ranges, which huggingface.co and its mirrors serve for
+every file. No token is sent (the repositories are public, and the hub refuses even those with a stale token), and no telemetry.
 """
 
 from __future__ import annotations
@@ -11,39 +10,27 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any
 
-_CHUNK = 1 << 18  # small enough that an interrupt on a slow line is noticed at once
-
-
-class Piece(NamedTuple):
-    """Consecutive bytes of a file: `data` belongs at `start`; `total` is the size of the whole file, if the hub says."""
-
-    start: int
-    total: int | None
-    data: bytes
+_CHUNK = 1 << 18  # bytes; small enough that an interrupt on a slow line is noticed at once
 
 
-class Refused(Exception):
-    """The hub answered, and the answer is no. `status` is the HTTP status."""
+class HubError(Exception):
+    """The hub does not send the file; the text says why and what to do.
 
-    def __init__(self, status: int) -> None:
-        super().__init__(f"HTTP status {status}")
-        self.status = status
+    retry: whether another try may help at once. status: the HTTP status, 0 if there was no answer.
+    """
 
-
-class Unreachable(Exception):
-    """No answer, or an answer that broke off. Trying again may help."""
-
-
-class Offline(Exception):
-    """The hub was not asked, because HF_HUB_OFFLINE forbids it."""
+    def __init__(self, reason: str, *, retry: bool = False, status: int = 0) -> None:
+        super().__init__(reason)
+        self.retry, self.status = retry, status
 
 
-def receive(url: str, offset: int) -> Generator[Piece, None, None]:
-    """The pieces of the file at `url` from `offset` on, or from 0 on if the server cannot resume; none if nothing is left.
+def receive(url: str, offset: int) -> Generator[tuple[int, int | None, bytes], None, None]:
+    """The file at `url` from `offset` on, or from 0 on if the server cannot resume: (start, size of the whole file if known, bytes).
 
-    Raises Refused (416 if the file is shorter than `offset`), Unreachable or Offline; pieces before the break have been yielded.
+    Yields nothing if nothing is left. Raises HubError, with status 416 if the file is shorter than `offset`; the pieces before a break
+    have been yielded.
     """
     from huggingface_hub.utils import OfflineModeIsEnabled
 
@@ -56,18 +43,31 @@ def receive(url: str, offset: int) -> Generator[Piece, None, None]:
             if response.status_code == 416 and total == offset:
                 return
             if response.status_code not in (200, 206):
-                raise Refused(response.status_code)
+                raise _refusal(response.status_code)
             for chunk in chunks(_CHUNK):
-                yield Piece(position, total, chunk)
+                yield position, total, chunk
                 position += len(chunk)
             if total is not None and position < total:
-                raise Unreachable(f"the connection was cut after {position:,} of {total:,} bytes")
-    except (Refused, Unreachable):
+                raise ConnectionError(f"the connection was cut after {position:,} of {total:,} bytes")
+    except HubError:
         raise
     except OfflineModeIsEnabled as error:
-        raise Offline(str(error)) from error
-    except Exception as error:  # of httpx, httpx2 or requests, which share no base class; the consumer's never come here
-        raise Unreachable(f"{type(error).__name__}: {error}") from error
+        raise HubError("HF_HUB_OFFLINE is set, so it was not downloaded. Unset it and restart ComfyUI") from error
+    except Exception as error:  # of httpx, httpx2 or requests, which share no base class; the caller's errors are not raised here
+        cause = f"{type(error).__name__}: {error}"
+        raise HubError(
+            f"the hub could not be reached or broke off ({cause}). Try again: what has come so far is kept", retry=True
+        ) from error
+
+
+def _refusal(status: int) -> HubError:
+    if status in (401, 403):
+        reason = f"the hub refuses access (HTTP {status}). Open the link in a browser to see what it asks for"
+    elif status == 404:
+        reason = "the hub does not have it there any more (HTTP 404). Look for a newer Diaphane"
+    else:
+        reason = f"the hub has trouble (HTTP {status}). Try again in a few minutes"
+    return HubError(reason, retry=status >= 500, status=status)
 
 
 @contextmanager

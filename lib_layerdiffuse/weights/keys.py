@@ -13,27 +13,9 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from ..errors import WeightsError
-from .identify import identify, looks_like
-
-__all__ = [
-    "Delta",
-    "TransparencyParts",
-    "check_keys",
-    "decoder_latent_channels",
-    "encoder_latent_channels",
-    "excerpt",
-    "identify",
-    "input_channels",
-    "is_attention_sharing",
-    "looks_like",
-    "parse_deltas",
-    "sharing_frames",
-    "sharing_has_control",
-    "transparency_parts",
-]
+from .identify import looks_like
 
 LONGEST_SHOWN = 120  # characters of a key in a message
-_CONV_IN = "diffusion_model.input_blocks.0.0.weight"
 
 
 @dataclass(frozen=True)
@@ -87,12 +69,6 @@ def parse_deltas(state_dict: Mapping[str, Tensor]) -> dict[str, Delta]:
     return deltas
 
 
-def input_channels(deltas: Mapping[str, Delta]) -> int | None:
-    """Input channels of the first conv that the deltas are for: 4, 8 or 12; None where they leave it alone (docs/facts.md section 2)."""
-    conv_in = deltas.get(_CONV_IN)
-    return None if conv_in is None or conv_in.diff is None else _size(conv_in.diff, 1)
-
-
 def transparency_parts(state_dict: Mapping[str, Tensor]) -> TransparencyParts:
     """Decoder and encoder of a released decoder file, encoder file or Flux TransparentVAE (whose `sd_vae.*` is dropped)."""
     rest = {key: value for key, value in state_dict.items() if not key.startswith("sd_vae.")}
@@ -122,11 +98,6 @@ def encoder_latent_channels(encoder: Mapping[str, Tensor]) -> int:
     if not convs or not (channels := _size(convs[max(convs)], 0)):
         raise WeightsError(f"This is not an offset encoder. {looks_like(encoder)} Choose another file.")
     return channels
-
-
-def is_attention_sharing(state_dict: Mapping[str, Tensor]) -> bool:
-    """Whether the file holds SD1.5 attention sharing weights (docs/facts.md section 6)."""
-    return any(key.startswith("hookers.layers.") for key in state_dict)
 
 
 def sharing_frames(state_dict: Mapping[str, Tensor]) -> int:

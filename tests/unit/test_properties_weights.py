@@ -28,6 +28,7 @@ from lib_layerdiffuse.nets.offset_encoder import OffsetEncoder
 from lib_layerdiffuse.nets.operations import shapes_of
 from lib_layerdiffuse.nets.transparent_decoder import DecoderLayout, TransparentDecoder
 from lib_layerdiffuse.weights import keys as grammar
+from lib_layerdiffuse.weights.identify import looks_like
 from lib_layerdiffuse.weights.read import read_state_dict
 
 ROOT = Path(__file__).parents[2]
@@ -240,16 +241,14 @@ def short(error: DiaphaneError) -> None:
 
 def use(tensors: Mapping[str, Tensor]) -> None:
     """All that a file goes through before a network or model has to do with it."""
-    grammar.looks_like(tensors)
+    looks_like(tensors)
     for function in (grammar.parse_deltas, grammar.transparency_parts, grammar.sharing_frames, grammar.sharing_has_control):
         try:
             found = function(tensors)
         except WeightsError as error:
             short(error)
             continue
-        if isinstance(found, dict):
-            grammar.input_channels(found)
-        elif isinstance(found, grammar.TransparencyParts):
+        if isinstance(found, grammar.TransparencyParts):
             for part, channels in ((found.decoder, grammar.decoder_latent_channels), (found.encoder, grammar.encoder_latent_channels)):
                 try:
                     assert part is None or channels(part) > 0
