@@ -44,15 +44,15 @@ def load_unet(path: Path) -> UNet:
 
 
 def load_text_encoder(path: Path, unet: UNet, side: int) -> TextEncoder | SDXLText:
-    """What turns tokens into the conditioning of a checkpoint's UNet; side: of the training pictures, which SDXL wants to know."""
-    if unet.layout.vector_width:
+    """What turns tokens into the conditioning of a checkpoint's UNet; side: of the training pictures, which SDXL is conditioned on."""
+    if unet.layout.vector_dim:
         return load_sdxl_text(read_part(path, SDXL_SMALL_TEXT), read_part(path, SDXL_LARGE_TEXT), side)
     weights = read_part(path, SD15_TEXT)
     return TextEncoder.from_state_dict(weights if "text_model.final_layer_norm.weight" in weights else _prefixed(weights))
 
 
 def latent_scale(unet: UNet) -> float:
-    return SDXL_SCALE if unet.layout.vector_width else SD15_SCALE
+    return SDXL_SCALE if unet.layout.vector_dim else SD15_SCALE
 
 
 def _used(weights: Mapping[str, Tensor], prefixes: tuple[str, ...]) -> dict[str, Tensor]:

@@ -12,7 +12,7 @@ from lib_layerdiffuse.nets.offset_encoder import OFFSET_SCALE, OffsetEncoder
 
 from .data.latents import LatentSet
 from .data.layer_folder import BACKGROUND, BLENDED, FOREGROUND
-from .data.procedural import Layers, over
+from .data.procedural import LayerBatch, over
 from .data.sprites import GREY
 from .data.tokens import Tokenizer
 from .loop import load_weights
@@ -39,14 +39,14 @@ class LatentEncoder:
     def transparent(self, rgba: Tensor) -> Tensor:
         """[B, 4, H, W] in [0, 1], straight alpha"""
         rgba = rgba.to(self.device)
-        mean, deviation = self.autoencoder.posterior(on_grey(rgba) * 2 - 1)
-        return self._scaled(mean + deviation * OFFSET_SCALE * raw_offset(self.encoder, rgba[:, 3:], bleed(rgba)))
+        mean, std = self.autoencoder.posterior(on_grey(rgba) * 2 - 1)
+        return self._scaled(mean + std * OFFSET_SCALE * raw_offset(self.encoder, rgba[:, 3:], bleed(rgba)))
 
     def _scaled(self, latent: Tensor) -> Tensor:
         return (latent * self.scale).half().cpu()
 
 
-def encode_layers(encoder: LatentEncoder, drawn: Layers, frames: Sequence[str], given: str | None, tokenizer: Tokenizer) -> LatentSet:
+def encode_layers(encoder: LatentEncoder, drawn: LayerBatch, frames: Sequence[str], given: str | None, tokenizer: Tokenizer) -> LatentSet:
     """Sets of layers as latents, `frames` ("foreground", "background", "blended") in this order; given: the layer that steers them."""
     latents = {
         FOREGROUND: lambda: encoder.transparent(drawn.foreground),

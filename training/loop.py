@@ -1,8 +1,8 @@
 """The loop that every stage runs in: several processes, mixed precision, logs, checkpoints, and exact resumption.
 
 Nothing random outlives a step: all draws come from generators seeded with the run's seed and the step, for the whole batch over all
-processes, of which each takes its rows. So a resumed run goes on as if it had never stopped, and two processes do what one does with
-twice the batch.
+processes, of which each takes its rows. So a resumed run gives the same result as one that was not interrupted, and two processes the
+same as one.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 @dataclass(frozen=True)
 class Run:
-    """How to train, whatever is trained."""
+    """Settings of every training."""
 
     folder: Path  # checkpoints and logs
     steps: int
@@ -54,12 +54,12 @@ class Draws:
     def progress(self) -> float:
         return self.step / self.steps
 
-    def fewer(self, times: int) -> Draws:
-        """The same for a batch that is so many times smaller, at least one row for each process."""
-        share = max(1, (self.rows.stop - self.rows.start) // times)
+    def smaller(self, times: int) -> Draws:
+        """The same for a batch `times` times smaller, at least one row for each process."""
+        count = max(1, (self.rows.stop - self.rows.start) // times)
         rank = self.rows.start // (self.rows.stop - self.rows.start)
-        whole = share * (self.batch // (self.rows.stop - self.rows.start))
-        return Draws(self.step, self.steps, whole, slice(rank * share, (rank + 1) * share), self.generator)
+        whole = count * (self.batch // (self.rows.stop - self.rows.start))
+        return Draws(self.step, self.steps, whole, slice(rank * count, (rank + 1) * count), self.generator)
 
     def uniform(self, *size: int) -> Tensor:
         return torch.rand(size, generator=self.generator)
@@ -126,24 +126,24 @@ def learning_rate(run: Run, step: int) -> float:
     """Linear warm-up, then a cosine down to a hundredth."""
     if step < run.warm_up:
         return run.learning_rate * (step + 1) / run.warm_up
-    share = (step - run.warm_up) / max(1, run.steps - run.warm_up)
-    return run.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * share)))
+    progress = (step - run.warm_up) / max(1, run.steps - run.warm_up)
+    return run.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress)))
 
 
 def draws_for(run: Run, step: int, rank: int = 0, world: int = 1) -> Draws:
-    """The random numbers of one step. Raises ValueError if the batch cannot be shared out."""
+    """The random numbers of one step. Raises ValueError if the batch is not a multiple of the processes."""
     if run.batch % world:
         raise ValueError(f"A batch of {run.batch} cannot be shared by {world} processes. Choose a multiple of {world}.")
-    share = run.batch // world
+    count = run.batch // world
     generator = torch.Generator().manual_seed(run.seed * 1_000_003 + step)
-    return Draws(step, run.steps, run.batch, slice(rank * share, (rank + 1) * share), generator)
+    return Draws(step, run.steps, run.batch, slice(rank * count, (rank + 1) * count), generator)
 
 
 def train(run: Run, objective: Trained) -> Trained:
-    """Train, or go on where the run in `run.folder` stopped. Returns the objective with the resulting (averaged) weights."""
+    """Train, or continue the run in `run.folder`. Returns the objective with the resulting (averaged) weights."""
     config = ProjectConfiguration(project_dir=str(run.folder), logging_dir=str(run.folder))
     players = objective.players()
-    # With several players, each leaves the others' parameters without a gradient.
+    # With several players, the others' parameters have no gradient.
     parallel = DistributedDataParallelKwargs(find_unused_parameters=len(players) > 1)
     accelerator = Accelerator(
         mixed_precision=run.precision, cpu=run.cpu, log_with="tensorboard", project_config=config, kwargs_handlers=[parallel]

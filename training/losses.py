@@ -8,7 +8,7 @@ from torch import Tensor
 def picture_loss(actual: Tensor, expected: Tensor, weight: Tensor | None = None) -> Tensor:
     """L1 + 2 MSE + half the L1 of the differences between neighbours, weighted per pixel ([B, 1, H, W]).
 
-    Squares alone blur edges, and edges are what alpha is about.
+    Only squares would blur edges, which matter most in alpha.
     """
     error = actual - expected
     weight = error.new_ones(1) if weight is None else weight

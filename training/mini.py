@@ -41,26 +41,26 @@ SIDE = 128
 GROUP = 16  # channels that are normalised together; with 32 groups a narrow network would see no colour
 HEADS = 2
 TEXT_HEADS = 4
-AUTOENCODER = AutoencoderLayout(width=32, multiples=(1, 1, 2, 2), blocks=1, group=GROUP)
+AUTOENCODER = AutoencoderLayout(channels=32, multiples=(1, 1, 2, 2), blocks=1, group=GROUP)
 OFFSET_WIDTHS = (4, 16, 16, 24, 24, 48, 48, 96, 96, 4)
 DECODER_WIDTHS = (16, 16, 24, 48, 48)
-UNET = UNetLayout(width=32, multiples=(1, 2, 2, 1), depths=(1, 1, 1, 0), middle_depth=1, context_width=64, heads=HEADS, group=GROUP)
+UNET = UNetLayout(model_channels=32, multiples=(1, 2, 2, 1), depths=(1, 1, 1, 0), middle_depth=1, context_dim=64, heads=HEADS, group=GROUP)
 TEXT_LAYERS = 2
 RANK = 4
 CONTROL_WIDTHS = (8, 8, 12, 12, 16, 16, 16, 16)
-LATENT_NOISE = 0.03  # as a share of the deviation of latents
+LATENT_NOISE = 0.03  # as a fraction of the latents' std
 NARROW = 0.15  # freedom of the first poses
-WIDE_FROM = 0.5  # share of the items, and progress, from which on poses are free
-CROWDED = 0.4  # share of the backgrounds to put something in front of that already show something
-PLAIN = 0.4  # share of the base model's later captions of sprites that say nothing but the sprite
-TRIGGER = ", transparent"  # what the base model knows transparent pictures by; the transparent model needs no such word
+WIDE_FROM = 0.5  # fraction of the items, and progress, from which on poses are free
+CROWDED = 0.4  # fraction of the backgrounds with a sprite of their own
+PLAIN = 0.4  # fraction of the base model's later captions of sprites that name only the sprite
+TRIGGER = ", transparent"  # the word for transparent pictures in the base model's captions; the transparent model needs none
 
 logger = logging.getLogger("diaphane.training")
 
 
 @dataclass(frozen=True)
-class Family:
-    """The folders of one training, and the finished parts of the family."""
+class MiniFiles:
+    """The folders of one training, and the networks in its finished files."""
 
     files: Path
     runs: Path
@@ -69,9 +69,9 @@ class Family:
         return self.files / f"{name}.safetensors"
 
     @property
-    def begun(self) -> Family:
-        """What one stage leaves for another to go on with: the decoder as it was when the offset was settled, the base model."""
-        return Family(self.runs / "begun", self.runs)
+    def intermediate(self) -> MiniFiles:
+        """The files of a stage that another one continues: the decoder at the end of the encoder's training, the base model."""
+        return MiniFiles(self.runs / "intermediate", self.runs)
 
     def autoencoder(self) -> Autoencoder:
         return Autoencoder.from_state_dict(load_weights(self.path(files.AUTOENCODER)), GROUP)
@@ -86,32 +86,32 @@ class Family:
         return UNet.from_state_dict(load_weights(self.path(files.MODEL)), heads=HEADS, group=GROUP)
 
     def text_encoder(self) -> TextEncoder:
-        text_encoder = TextEncoder(UNET.context_width, TEXT_LAYERS, TEXT_HEADS)
+        text_encoder = TextEncoder(UNET.context_dim, TEXT_LAYERS, TEXT_HEADS)
         text_encoder.load_released(files.with_all_words(load_weights(self.path(files.TEXT_ENCODER))))
         return text_encoder
 
 
-def train_autoencoder(family: Family, run: Run) -> None:
+def train_autoencoder(family: MiniFiles, run: Run) -> None:
     objective = AutoencoderObjective(Autoencoder(AUTOENCODER), SIDE, divergence=0.1)
     train(run, objective)
     standardise(objective.autoencoder, SIDE, count=512, seed=run.seed + 1)
     save_weights(objective.autoencoder.state_dict(), family.path(files.AUTOENCODER), {"group": str(GROUP)})
 
 
-def train_transparency(family: Family, run: Run) -> None:
+def train_transparency(family: MiniFiles, run: Run) -> None:
     encoder = new_encoder(OFFSET_WIDTHS)
     decoder = new_decoder(DECODER_WIDTHS, (False, False, False, False, True), AUTOENCODER.latent_channels)
     settings = TransparencySettings(adversarial_from=0.7, latent_noise=LATENT_NOISE, size=0.05)
     objective = TransparencyObjective(family.autoencoder(), encoder, decoder, _cut_outs, settings)
     train(run, objective)
     save_weights(objective.encoder_weights(), family.path(files.OFFSET_ENCODER))
-    save_weights(decoder.state_dict(), family.begun.path(files.DECODER))
+    save_weights(decoder.state_dict(), family.intermediate.path(files.DECODER))
 
 
-def train_decoder(family: Family, run: Run) -> None:
-    """The decoder alone, for longer: with the offset settled a step costs a third, and on whole pictures the norms see what they will."""
+def train_decoder(family: MiniFiles, run: Run) -> None:
+    """The decoder alone, for longer: with a frozen encoder a step costs a third; whole pictures give the norms their final statistics."""
     encoder = OffsetEncoder.from_state_dict(scaled(load_weights(family.path(files.OFFSET_ENCODER)), OFFSET_SCALE)).requires_grad_(False)
-    decoder = TransparentDecoder.from_state_dict(load_weights(family.begun.path(files.DECODER)))
+    decoder = TransparentDecoder.from_state_dict(load_weights(family.intermediate.path(files.DECODER)))
     settings = TransparencySettings(alpha=2.0, identity=0.0, adversarial=0.0, latent_noise=LATENT_NOISE)
     train(run, TransparencyObjective(family.autoencoder(), encoder, decoder, _whole, settings))
     save_weights(decoder.state_dict(), family.path(files.DECODER))
@@ -122,39 +122,39 @@ def _cut_outs(draws: Draws) -> tuple[Tensor, Draws]:
     if draws.progress < 0.7:
         whole = transparent_pictures(draws.batch, SIDE, draws.generator, draws.rows)
         return crop(whole, SIDE // 2, draws.uniform(draws.batch, 2)[draws.rows]), draws
-    return _whole(draws.fewer(4))
+    return _whole(draws.smaller(4))
 
 
 def _whole(draws: Draws) -> tuple[Tensor, Draws]:
     return transparent_pictures(draws.batch, SIDE, draws.generator, draws.rows), draws
 
 
-def train_base(family: Family, run: Run) -> None:
+def train_base(family: MiniFiles, run: Run) -> None:
     """The UNet and its text encoder: scenes, sprites on scenes, and, under a word of their own, transparent sprites.
 
     Poses are narrow at first. With any pose from the start colours and materials are learned soon and shapes are not: at 100 000
     pictures they were still at chance.
     """
     data = _latents(family, run, 20000, _base_items(narrow=NARROW))
-    unet, text_encoder = UNet(UNET), TextEncoder(UNET.context_width, TEXT_LAYERS, TEXT_HEADS)
+    unet, text_encoder = UNet(UNET), TextEncoder(UNET.context_dim, TEXT_LAYERS, TEXT_HEADS)
     nn.init.normal_(text_encoder.token_embedding.weight, std=0.3)
     nn.init.normal_(text_encoder.position_embedding.weight, std=0.05)
     train(run, DiffusionObjective(unet, text_encoder, data, prediction=VELOCITY, widens_until=WIDE_FROM))
-    save_base(family.begun, unet, text_encoder, words=data.tokens.unique())
+    save_base(family.intermediate, unet, text_encoder, words=data.tokens.unique())
 
 
-def train_captions(family: Family, run: Run) -> None:
+def train_captions(family: MiniFiles, run: Run) -> None:
     """The base model for longer, with captions that end after the shape among the others: those are what layers are prompted with.
 
     Most tokens of a caption are its end, and what they say is learned from captions that end there.
     """
     data = _latents(family, run, 12000, _base_items(plain=PLAIN))
-    unet, text_encoder = family.begun.unet(), family.begun.text_encoder()
+    unet, text_encoder = family.intermediate.unet(), family.intermediate.text_encoder()
     train(run, DiffusionObjective(unet, text_encoder, data, prediction=VELOCITY))
     save_base(family, unet, text_encoder, words=data.tokens.unique())
 
 
-def save_base(family: Family, unet: UNet, text_encoder: TextEncoder, words: Tensor) -> None:
+def save_base(family: MiniFiles, unet: UNet, text_encoder: TextEncoder, words: Tensor) -> None:
     """words: the tokens whose embeddings were trained; the others are not saved."""
     config = {"group": GROUP, "heads": HEADS, "text_heads": TEXT_HEADS}
     save_weights(unet.state_dict(), family.path(files.MODEL), {"mini": json.dumps(config)})
@@ -162,12 +162,12 @@ def save_base(family: Family, unet: UNet, text_encoder: TextEncoder, words: Tens
     save_weights(weights, family.path(files.TEXT_ENCODER), integers={files.TOKEN_IDS: words})
 
 
-# The encoder, how many, the generator, and which share of all items is there already -> so many more.
+# (encoder, count, generator, fraction of all items that exist already) -> `count` more.
 Items = Callable[[LatentEncoder, int, torch.Generator, float], LatentSet]
 
 
-def _latents(family: Family, run: Run, count: int, items: Items, block: int = 50) -> LatentSet:
-    """Items that are encoded once and kept beside the run's checkpoints."""
+def _latents(family: MiniFiles, run: Run, count: int, items: Items, block: int = 50) -> LatentSet:
+    """Items that are encoded once and stored beside the run's checkpoints."""
     path = run.folder / "latents.safetensors"
     if not path.is_file():
         encoder = family.latent_encoder(run.cpu)
@@ -182,11 +182,11 @@ def _latents(family: Family, run: Run, count: int, items: Items, block: int = 50
 def _base_items(narrow: float = 1.0, plain: float = 0.0) -> Items:
     """Scenes, sprites on scenes and transparent sprites.
 
-    narrow: freedom of the first poses; later ones are free. plain: share of the sprites whose caption says neither scene nor trigger.
+    narrow: freedom of the first poses; later ones are free. plain: fraction of the sprites whose caption says neither scene nor trigger.
     """
 
-    def items(encoder: LatentEncoder, count: int, generator: torch.Generator, share: float) -> LatentSet:
-        drawn = layers(count, SIDE, generator, freedom=min(1.0, narrow + (1 - narrow) * share / WIDE_FROM))
+    def items(encoder: LatentEncoder, count: int, generator: torch.Generator, progress: float) -> LatentSet:
+        drawn = layers(count, SIDE, generator, freedom=min(1.0, narrow + (1 - narrow) * progress / WIDE_FROM))
         cut_out, scene = int(count * 0.45), int(count * 0.55)  # the rest are sprites on scenes
         latents = [
             encoder.transparent(drawn.foreground[:cut_out]),
@@ -206,21 +206,21 @@ def _base_items(narrow: float = 1.0, plain: float = 0.0) -> Items:
 
 @dataclass(frozen=True)
 class Stage:
-    train: Callable[[Family, Run], None]
+    train: Callable[[MiniFiles, Run], None]
     settings: dict[str, Any]  # of its run
     files: tuple[str, ...]  # what it writes
-    begins: bool = False  # another stage goes on with its files, under the same names
+    continued: bool = False  # another stage continues its files, under the same names
 
-    def is_complete(self, family: Family) -> bool:
-        """Whether its files are there, or those of the stage that goes on with them."""
-        places = (family, family.begun) if self.begins else (family,)
+    def is_complete(self, family: MiniFiles) -> bool:
+        """Whether its files are there, or those of the stage that continues them."""
+        places = (family, family.intermediate) if self.continued else (family,)
         return any(all(place.path(name).is_file() for name in self.files) for place in places)
 
 
 def _sharing(name: str, frames: tuple[str, ...], steps: int, batch: int, given: str | None = None) -> Stage:
     """Trains an attention sharing file around the frozen base model."""
 
-    def train_sharing(family: Family, run: Run) -> None:
+    def train_sharing(family: MiniFiles, run: Run) -> None:
         def items(encoder: LatentEncoder, count: int, generator: torch.Generator, _: float) -> LatentSet:
             drawn = layers(count, SIDE, generator)
             if given == BACKGROUND:
@@ -248,7 +248,7 @@ STAGES = {
         train_base,
         {"steps": 5000, "batch": 64, "learning_rate": 1.8e-3, "average": 0.998},
         (files.TEXT_ENCODER, files.MODEL),
-        begins=True,
+        continued=True,
     ),
     "captions": Stage(
         train_captions,
@@ -270,7 +270,7 @@ def main() -> None:
     parser.add_argument("--cpu", action="store_true", help="even if there is a GPU")
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    family = Family(args.out, args.runs)
+    family = MiniFiles(args.out, args.runs)
     for name in args.only:
         stage = STAGES[name]
         if stage.is_complete(family):

@@ -43,7 +43,7 @@ OPERATIONS = {
 def write_openraster(file: BinaryIO, layers: Layers, flat: np.ndarray, metadata: Mapping[str, str]) -> None:
     """Write the first picture of a batch of layers. flat: the same, flattened, [H, W, 3 or 4] in 0 to 255.
 
-    The metadata stands in the merged picture, as in a PNG file.
+    The metadata is in the merged picture, as in a PNG file.
     """
     with ZipFile(file, "w", ZIP_DEFLATED) as archive:
         archive.writestr("mimetype", MEDIA_TYPE, compress_type=ZIP_STORED)
@@ -81,7 +81,7 @@ def text_chunks(metadata: Mapping[str, str]) -> PngInfo:
     """The metadata as ComfyUI writes it into PNG files, from where its frontend reads it."""
     chunks = PngInfo()
     for key, text in metadata.items():
-        # A workflow may bring any key; the format knows 79 characters of Latin letters.
+        # A workflow may have any key; the format allows 79 printable Latin characters.
         chunks.add_text(re.sub(r"[^ -~]", "_", key)[:LONGEST_KEY] or "_", text)
     return chunks
 

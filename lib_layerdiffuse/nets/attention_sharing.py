@@ -1,10 +1,11 @@
 """Attention sharing (paper section 3.3): the layers of one picture, side by side in a batch, see each other (docs/facts.md section 6).
 
 The batch is N sets of F consecutive frames: row i is frame i % F. Each of the UNet's attention modules has a unit here, which holds
-the low-rank changes that make a frame what it is, and an attention among the frames of the same place. Units know nothing of the UNet;
-whoever patches one calls them around its attention modules.
+the low-rank changes of each frame, and an attention among the frames at the same place. Units do not depend on the UNet: the code that
+patches one calls them around its attention modules.
 
-In shapes: n sets of f frames, t tokens of c channels, g control maps of m channels.
+Letters of shapes: n sets, f frames, t tokens, c channels; g given pictures (one for each set, or one for all), m channels of a control map,
+h and w its height and width. All results have the dtype and device of the input.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from .low_rank import LowRank
-from .operations import Operations, filled
+from .operations import Operations, build
 
 PROJECTIONS = ("q", "k", "v", "out")
 NORM_EPS = 1e-6
@@ -39,35 +40,35 @@ def plain_attention(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
 class ControlConv(nn.Sequential):
     """A control map [g, m, h, w] -> what it adds to an attention module's input [g, c, h, w]."""
 
-    def __init__(self, map_width: int, hidden: int, width: int, ops: Operations, **factory):
-        super().__init__(ops.Conv2d(map_width, hidden, 3, padding=1, **factory), nn.SiLU(), ops.Conv2d(hidden, width, 1, **factory))
+    def __init__(self, map_channels: int, hidden: int, channels: int, ops: Operations, **factory):
+        super().__init__(ops.Conv2d(map_channels, hidden, 3, padding=1, **factory), nn.SiLU(), ops.Conv2d(hidden, channels, 1, **factory))
 
 
 class SharingUnit(nn.Module):
     """What one attention module needs to be shared by `frames` frames."""
 
-    def __init__(self, layer: str, shapes: Shapes, frames: int, ops: Operations, **factory):
-        """layer: prefix of the unit's keys in `shapes`."""
+    def __init__(self, prefix: str, shapes: Shapes, frames: int, ops: Operations, **factory):
+        """prefix: of the unit's keys in `shapes`."""
         super().__init__()
         self.frames = frames
 
         def low_rank(projection: str) -> nn.ModuleList:
-            rank, in_width = shapes[f"{layer}to_{projection}_lora.0.down.weight"]
-            width = shapes[f"{layer}to_{projection}_lora.0.up.weight"][0]
-            return nn.ModuleList([LowRank(in_width, width, rank, ops, **factory) for _ in range(frames)])
+            rank, in_channels = shapes[f"{prefix}to_{projection}_lora.0.down.weight"]
+            channels = shapes[f"{prefix}to_{projection}_lora.0.up.weight"][0]
+            return nn.ModuleList([LowRank(in_channels, channels, rank, ops, **factory) for _ in range(frames)])
 
         self.to_q_lora, self.to_k_lora, self.to_v_lora, self.to_out_lora = (low_rank(p) for p in PROJECTIONS)
-        width = shapes[f"{layer}temporal_i.weight"][0]
-        self.width = width
-        self.context_width = shapes[f"{layer}to_k_lora.0.down.weight"][1]
-        self.temporal_n = ops.LayerNorm(width, eps=NORM_EPS, **factory)
+        channels = shapes[f"{prefix}temporal_i.weight"][0]
+        self.channels = channels
+        self.context_dim = shapes[f"{prefix}to_k_lora.0.down.weight"][1]
+        self.temporal_n = ops.LayerNorm(channels, eps=NORM_EPS, **factory)
         self.temporal_i, self.temporal_q, self.temporal_k, self.temporal_v, self.temporal_o = (
-            ops.Linear(width, width, **factory) for _ in range(5)
+            ops.Linear(channels, channels, **factory) for _ in range(5)
         )
         self.control_convs: nn.ModuleList | None = None
-        if f"{layer}control_convs.0.0.weight" in shapes:
-            hidden, map_width = shapes[f"{layer}control_convs.0.0.weight"][:2]
-            self.control_convs = nn.ModuleList([ControlConv(map_width, hidden, width, ops, **factory) for _ in range(frames)])
+        if f"{prefix}control_convs.0.0.weight" in shapes:
+            hidden, map_channels = shapes[f"{prefix}control_convs.0.0.weight"][:2]
+            self.control_convs = nn.ModuleList([ControlConv(map_channels, hidden, channels, ops, **factory) for _ in range(frames)])
 
     def change(self, projection: str, x: Tensor) -> Tensor:
         """What each frame's own weights add to a projection: [(n f), t, c] -> [(n f), t, c']."""
@@ -84,14 +85,15 @@ class SharingUnit(nn.Module):
         return rearrange(torch.stack([conv(signal) for conv in self.control_convs]), "f g c h w -> g f (h w) c")
 
     def temporal(self, x: Tensor, heads: int, attention: Attention = plain_attention) -> Tensor:
-        """Attention among the frames of the same place: [(n f), t, c] -> what it adds, [(n f), t, c]."""
+        """Attention among the frames at the same place: [(n f), t, c] -> what it adds, [(n f), t, c]."""
         tokens = x.shape[1]
         x = self.temporal_n(x)
-        if self.frames == 1:  # one frame attends to itself alone
+        if self.frames == 1:  # one frame attends only to itself
             return self.temporal_o(self.temporal_v(self.temporal_i(x)))
         x = self.temporal_i(x)
-        # Linear layers take the batch as it lies: on rows of a few frames each they would be many small products.
-        q, k, v = (rearrange(project(x), "(n f) t c -> (n t) f c", f=self.frames) for project in (self.temporal_q, self.temporal_k, self.temporal_v))
+        # The linear layers run before the rows are rearranged: after it they would be many small products.
+        q, k, v = self.temporal_q(x), self.temporal_k(x), self.temporal_v(x)
+        q, k, v = (rearrange(y, "(n f) t c -> (n t) f c", f=self.frames) for y in (q, k, v))
         return self.temporal_o(rearrange(attention(q, k, v, heads), "(n t) f c -> (n f) t c", t=tokens))
 
     def multiply_out(self, device: torch.device, merged: bool) -> None:
@@ -137,9 +139,9 @@ class ControlEncoder(nn.Module):
         def part(name: str, halvings: tuple[int, ...]) -> nn.Sequential:
             layers: list[nn.Module] = []
             while (key := f"{prefix}{name}.{len(layers)}.weight") in shapes:
-                width, in_width = shapes[key][:2]
+                channels, in_channels = shapes[key][:2]
                 stride = 2 if len(layers) // 2 in halvings else 1
-                layers += [ops.Conv2d(in_width, width, 3, stride=stride, padding=1, **factory), nn.SiLU()]
+                layers += [ops.Conv2d(in_channels, channels, 3, stride=stride, padding=1, **factory), nn.SiLU()]
             return nn.Sequential(*layers)
 
         self.blocks_0 = part("blocks_0", CONTROL_HALVINGS)
@@ -153,7 +155,7 @@ class ControlEncoder(nn.Module):
 
 
 class Hookers(nn.Module):
-    """Nothing but the level `hookers.` in the released key names."""
+    """Only the level `hookers.` in the released key names."""
 
     def __init__(self, units: list[SharingUnit]):
         super().__init__()
@@ -178,10 +180,10 @@ class AttentionSharing(nn.Module):
 
     @classmethod
     def from_shapes(cls, shapes: Shapes, ops: Operations = nn, **factory) -> AttentionSharing:
-        """The network, not filled, that weights of these shapes belong to. Raises KeyError for a key that every unit has."""
+        """The network, without weights, that weights of these shapes belong to. Raises KeyError for a key that every unit has."""
         return cls(shapes, ops, **factory)
 
     @classmethod
     def from_state_dict(cls, sd: Mapping[str, Tensor], ops: Operations = nn, **factory) -> AttentionSharing:
-        """The network that `sd` belongs to, filled, strictly. `factory`: dtype and device (default: those of the weights)."""
-        return filled(cls, sd, ops, factory)
+        """The network that `sd` belongs to, with its weights, for inference. `factory`: dtype and device (those of the weights)."""
+        return build(cls, sd, ops, factory)

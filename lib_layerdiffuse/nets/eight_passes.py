@@ -1,7 +1,9 @@
-"""From one pass of the transparency decoder to the estimate that artists see.
+"""The median of several passes of the transparency decoder.
 
 The decoder is not equivariant: turned or mirrored pictures give slightly different alpha. The published estimate takes the median over
-the eight orientations of the square (docs/facts.md section 3); fewer passes trade a little of that for speed.
+the eight orientations of the square (docs/facts.md section 3); fewer passes are faster and less exact.
+
+Letters of shapes: B pictures, C channels, H and W height and width.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-# (flip along W first, then quarter turns); the half turns come early, because they keep the shape of the picture.
+# (flip along W first, then quarter turns); half turns come first: they keep the shape of the picture.
 ORIENTATIONS = ((False, 0), (False, 2), (True, 0), (True, 2), (False, 1), (False, 3), (True, 1), (True, 3))
 PASSES = (1, 2, 4, 8)
 
@@ -50,7 +52,7 @@ def estimate_rgba(decoder: Decoder, pixel: Tensor, latent: Tensor, passes: int =
 
 
 class Lowest:
-    """The `count` lowest of the tensors seen so far, per element and in rising order: what a median of known size needs to remember."""
+    """The `count` lowest of the tensors seen so far, per element and in rising order: enough for the median of a known number."""
 
     def __init__(self, count: int):
         self.count = count

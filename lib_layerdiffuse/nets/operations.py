@@ -1,6 +1,6 @@
-"""Where the networks take their layers from, and how they are filled.
+"""The layer classes that the networks are built from, and how weights get into them.
 
-Plain torch by default; a host that manages memory brings its own `Conv2d`, `Linear`, … (ComfyUI: `comfy.ops.manual_cast`).
+Plain torch by default; ComfyUI, which manages memory, has its own `Conv2d`, `Linear`, … (`comfy.ops.manual_cast`).
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Any, Protocol, TypeAlias, TypeVar
 
 from torch import Tensor, nn
 
-# Any namespace with the layer classes of torch.nn: torch.nn itself, or what a host that manages memory puts in their place.
+# Any namespace with the layer classes of torch.nn: torch.nn itself, or ComfyUI's namespace of the same names.
 Operations: TypeAlias = Any
 
 Network = TypeVar("Network", bound=nn.Module, covariant=True)
@@ -29,16 +29,16 @@ def shapes_of(sd: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
     return {key: tuple(tensor.shape) for key, tensor in sd.items()}
 
 
-def filled(network_class: NetworkClass[Network], sd: Mapping[str, Tensor], ops: Operations, factory: dict[str, Any]) -> Network:
-    """The network that `sd` belongs to, for inference. Without a dtype or device in `factory`, those of the weights are kept."""
+def build(network_class: NetworkClass[Network], sd: Mapping[str, Tensor], ops: Operations, factory: dict[str, Any]) -> Network:
+    """The network that `sd` belongs to, with its weights, for inference. `factory`: dtype and device (those of the weights)."""
     first = next(iter(sd.values()))
     network = network_class.from_shapes(shapes_of(sd), ops, **{"dtype": first.dtype, "device": first.device} | factory)
     network.load_state_dict(sd)
     return network.eval()
 
 
-def holding(layer_class: Any, tensors: Mapping[str, Tensor], *args: Any, **kwargs: Any) -> Any:
-    """A layer that holds the given tensors themselves: files stay memory-mapped until a host moves the layer."""
+def layer_with(layer_class: Any, tensors: Mapping[str, Tensor], *args: Any, **kwargs: Any) -> Any:
+    """A layer whose parameters are the given tensors, not copies: files stay memory-mapped until ComfyUI moves the layer."""
     layer = layer_class(*args, device="meta", dtype=tensors["weight"].dtype, **kwargs)
     layer.load_state_dict(tensors, assign=True)
     return layer

@@ -1,7 +1,9 @@
-"""The latent transparency decoder (paper section 3.1): reads alpha and colour back out of a decoded picture and its latent.
+"""The latent transparency decoder (paper section 3.1): estimates alpha and colour from a decoded picture and its latent.
 
-A UNet over the picture whose features meet the latent where both have the same size, at one eighth. Layout and key names are those
-of the released files (docs/facts.md section 3); every width, the number of blocks and the latent's channels come from the weights.
+A UNet over the picture; the latent is added to its features at one eighth, where both have the same size. Layout and key names are those
+of the released files (docs/facts.md section 3); the channels and the number of blocks come from the weights.
+
+Letters of shapes: B pictures, C channels, H and W height and width of the map.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .operations import Operations, filled
+from .operations import Operations, build
 from .strips import joined, norm_silu_conv, upsample_conv
 
 NORM_GROUPS = 4
@@ -29,7 +31,7 @@ LATENT_LEVEL = 3  # the latent is one eighth of the picture: it joins after thre
 class DecoderLayout:
     """What the weights say about the network."""
 
-    widths: tuple[int, ...]
+    channels: tuple[int, ...]  # of each level, the largest maps first
     attention: tuple[bool, ...]
     resnets: int
     pixel_channels: int
@@ -49,7 +51,7 @@ class DecoderLayout:
             if key not in shapes:  # before a network is built with as many as the file's keys count to
                 raise KeyError(key)
         return cls(
-            widths=tuple(shapes[f"down_blocks.{level}.resnets.0.conv1.weight"][0] for level in levels),
+            channels=tuple(shapes[f"down_blocks.{level}.resnets.0.conv1.weight"][0] for level in levels),
             attention=tuple(f"down_blocks.{level}.attentions.0.to_q.weight" in shapes for level in levels),
             resnets=resnets,
             pixel_channels=shapes["conv_in.weight"][1],
@@ -60,27 +62,27 @@ class DecoderLayout:
     @property
     def multiple(self) -> int:
         """Height and width of the picture have to be multiples of this."""
-        return 2 ** (len(self.widths) - 1)
+        return 2 ** (len(self.channels) - 1)
 
     def attention_scores(self, device: torch.device, pixels: int) -> int:
-        """How many attention scores `device` holds at a time for one picture of so many pixels."""
+        """How many attention scores `device` holds at a time for one picture with this number of pixels."""
         if device.type in FUSED_ATTENTION:
             return 0
-        level = self.attention.index(True) if any(self.attention) else len(self.widths) - 1  # the middle block has it in any case
-        return min(SCORES, _heads(self.widths[level]) * (pixels >> 2 * level) ** 2)
+        level = self.attention.index(True) if any(self.attention) else len(self.channels) - 1  # the middle block has it in any case
+        return min(SCORES, _heads(self.channels[level]) * (pixels >> 2 * level) ** 2)
 
 
 class ResnetBlock(nn.Module):
-    def __init__(self, in_width: int, width: int, ops: Operations, **factory):
+    def __init__(self, in_channels: int, channels: int, ops: Operations, **factory):
         super().__init__()
-        self.norm1 = ops.GroupNorm(NORM_GROUPS, in_width, eps=NORM_EPS, **factory)
-        self.conv1 = ops.Conv2d(in_width, width, 3, padding=1, **factory)
-        self.norm2 = ops.GroupNorm(NORM_GROUPS, width, eps=NORM_EPS, **factory)
-        self.conv2 = ops.Conv2d(width, width, 3, padding=1, **factory)
-        self.conv_shortcut = ops.Conv2d(in_width, width, 1, **factory) if in_width != width else None
+        self.norm1 = ops.GroupNorm(NORM_GROUPS, in_channels, eps=NORM_EPS, **factory)
+        self.conv1 = ops.Conv2d(in_channels, channels, 3, padding=1, **factory)
+        self.norm2 = ops.GroupNorm(NORM_GROUPS, channels, eps=NORM_EPS, **factory)
+        self.conv2 = ops.Conv2d(channels, channels, 3, padding=1, **factory)
+        self.conv_shortcut = ops.Conv2d(in_channels, channels, 1, **factory) if in_channels != channels else None
 
     def forward(self, *parts: Tensor) -> Tensor:
-        """parts: maps that are put together; the first of several is overwritten where no gradient is asked for."""
+        """parts: maps that are concatenated; without gradients, the first of several is overwritten."""
         if not torch.is_grad_enabled():
             h = norm_silu_conv(parts, self.norm1, self.conv1)
             into = parts[0] if len(parts) > 1 and parts[0].shape == h.shape else None
@@ -92,13 +94,13 @@ class ResnetBlock(nn.Module):
 
 
 class SelfAttention(nn.Module):
-    def __init__(self, width: int, ops: Operations, **factory):
+    def __init__(self, channels: int, ops: Operations, **factory):
         super().__init__()
-        self.group_norm = ops.GroupNorm(NORM_GROUPS, width, eps=NORM_EPS, **factory)
-        self.to_q = ops.Linear(width, width, **factory)
-        self.to_k = ops.Linear(width, width, **factory)
-        self.to_v = ops.Linear(width, width, **factory)
-        self.to_out = nn.ModuleList([ops.Linear(width, width, **factory)])
+        self.group_norm = ops.GroupNorm(NORM_GROUPS, channels, eps=NORM_EPS, **factory)
+        self.to_q = ops.Linear(channels, channels, **factory)
+        self.to_k = ops.Linear(channels, channels, **factory)
+        self.to_v = ops.Linear(channels, channels, **factory)
+        self.to_out = nn.ModuleList([ops.Linear(channels, channels, **factory)])
 
     def forward(self, x: Tensor) -> Tensor:
         b, c, h, w = x.shape
@@ -108,30 +110,30 @@ class SelfAttention(nn.Module):
         return x + self.to_out[0](mixed).transpose(1, 2).view(b, c, h, w)
 
 
-def _heads(width: int) -> int:
-    return width // HEAD_DIM
+def _heads(channels: int) -> int:
+    return channels // HEAD_DIM
 
 
 def _attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Scaled dot-product attention of [B, heads, tokens, HEAD_DIM], for so many queries at a time that the device can hold their scores."""
+    """Scaled dot-product attention of [B, heads, tokens, HEAD_DIM], for as many queries at a time as the device can hold the scores of."""
     batch, heads, tokens = q.shape[:3]
     queries = tokens if q.device.type in FUSED_ATTENTION else max(1, SCORES // (batch * heads * tokens))
     return torch.cat([F.scaled_dot_product_attention(some, k, v) for some in q.split(queries, dim=2)], dim=2)
 
 
 class Downsampler(nn.Module):
-    def __init__(self, width: int, ops: Operations, **factory):
+    def __init__(self, channels: int, ops: Operations, **factory):
         super().__init__()
-        self.conv = ops.Conv2d(width, width, 3, stride=2, padding=1, **factory)
+        self.conv = ops.Conv2d(channels, channels, 3, stride=2, padding=1, **factory)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.conv(x)
 
 
 class Upsampler(nn.Module):
-    def __init__(self, width: int, ops: Operations, **factory):
+    def __init__(self, channels: int, ops: Operations, **factory):
         super().__init__()
-        self.conv = ops.Conv2d(width, width, 3, padding=1, **factory)
+        self.conv = ops.Conv2d(channels, channels, 3, padding=1, **factory)
 
     def forward(self, x: Tensor) -> Tensor:
         if not torch.is_grad_enabled():
@@ -140,11 +142,11 @@ class Upsampler(nn.Module):
 
 
 class DownBlock(nn.Module):
-    def __init__(self, in_width: int, width: int, resnets: int, attention: bool, down: bool, ops: Operations, **factory):
+    def __init__(self, in_channels: int, channels: int, resnets: int, attention: bool, down: bool, ops: Operations, **factory):
         super().__init__()
-        self.resnets = nn.ModuleList([ResnetBlock(in_width if i == 0 else width, width, ops, **factory) for i in range(resnets)])
-        self.attentions = nn.ModuleList([SelfAttention(width, ops, **factory) for _ in range(resnets)]) if attention else None
-        self.downsamplers = nn.ModuleList([Downsampler(width, ops, **factory)]) if down else None
+        self.resnets = nn.ModuleList([ResnetBlock(in_channels if i == 0 else channels, channels, ops, **factory) for i in range(resnets)])
+        self.attentions = nn.ModuleList([SelfAttention(channels, ops, **factory) for _ in range(resnets)]) if attention else None
+        self.downsamplers = nn.ModuleList([Downsampler(channels, ops, **factory)]) if down else None
 
     def forward(self, x: Tensor, skips: list[Tensor]) -> Tensor:
         for i, resnet in enumerate(self.resnets):
@@ -159,24 +161,24 @@ class DownBlock(nn.Module):
 
 
 class MidBlock(nn.Module):
-    def __init__(self, width: int, ops: Operations, **factory):
+    def __init__(self, channels: int, ops: Operations, **factory):
         super().__init__()
-        self.resnets = nn.ModuleList([ResnetBlock(width, width, ops, **factory) for _ in range(2)])
-        self.attentions = nn.ModuleList([SelfAttention(width, ops, **factory)])
+        self.resnets = nn.ModuleList([ResnetBlock(channels, channels, ops, **factory) for _ in range(2)])
+        self.attentions = nn.ModuleList([SelfAttention(channels, ops, **factory)])
 
     def forward(self, x: Tensor) -> Tensor:
         return self.resnets[1](self.attentions[0](self.resnets[0](x)))
 
 
 class UpBlock(nn.Module):
-    def __init__(self, in_width: int, width: int, skip_widths: list[int], attention: bool, up: bool, ops: Operations, **factory):
+    def __init__(self, in_channels: int, channels: int, skip_channels: list[int], attention: bool, up: bool, ops: Operations, **factory):
         super().__init__()
-        in_widths = [in_width] + [width] * (len(skip_widths) - 1)
+        inputs = [in_channels] + [channels] * (len(skip_channels) - 1)
         self.resnets = nn.ModuleList(
-            [ResnetBlock(before + skip, width, ops, **factory) for before, skip in zip(in_widths, skip_widths, strict=True)]
+            [ResnetBlock(before + skip, channels, ops, **factory) for before, skip in zip(inputs, skip_channels, strict=True)]
         )
-        self.attentions = nn.ModuleList([SelfAttention(width, ops, **factory) for _ in skip_widths]) if attention else None
-        self.upsamplers = nn.ModuleList([Upsampler(width, ops, **factory)]) if up else None
+        self.attentions = nn.ModuleList([SelfAttention(channels, ops, **factory) for _ in skip_channels]) if attention else None
+        self.upsamplers = nn.ModuleList([Upsampler(channels, ops, **factory)]) if up else None
 
     def forward(self, x: Tensor, skip: Callable[[], Tensor]) -> Tensor:
         """skip: gives the maps of the way down, the last one first."""
@@ -197,42 +199,41 @@ class TransparentDecoder(nn.Module):
     def __init__(self, layout: DecoderLayout, ops: Operations = nn, **factory):
         super().__init__()
         self.layout = layout
-        widths = layout.widths
-        last = len(widths) - 1
-        self.conv_in = ops.Conv2d(layout.pixel_channels, widths[0], 3, padding=1, **factory)
-        self.latent_conv_in = ops.Conv2d(layout.latent_channels, widths[LATENT_LEVEL - 1], 1, **factory)
+        last = len(layout.channels) - 1
+        self.conv_in = ops.Conv2d(layout.pixel_channels, layout.channels[0], 3, padding=1, **factory)
+        self.latent_conv_in = ops.Conv2d(layout.latent_channels, layout.channels[LATENT_LEVEL - 1], 1, **factory)
 
         self.down_blocks = nn.ModuleList()
-        skip_widths = [widths[0]]
-        for level, width in enumerate(widths):
-            in_width = widths[max(level - 1, 0)]
-            self.down_blocks.append(DownBlock(in_width, width, layout.resnets, layout.attention[level], level < last, ops, **factory))
-            skip_widths += [width] * (layout.resnets + (level < last))
+        skip_channels = [layout.channels[0]]
+        for level, channels in enumerate(layout.channels):
+            in_channels = layout.channels[max(level - 1, 0)]
+            self.down_blocks.append(DownBlock(in_channels, channels, layout.resnets, layout.attention[level], level < last, ops, **factory))
+            skip_channels += [channels] * (layout.resnets + (level < last))
 
-        self.mid_block = MidBlock(widths[-1], ops, **factory)
+        self.mid_block = MidBlock(layout.channels[-1], ops, **factory)
 
         self.up_blocks = nn.ModuleList()
-        for level in reversed(range(len(widths))):
-            in_width = widths[min(level + 1, last)]
-            skips = [skip_widths.pop() for _ in range(layout.resnets + 1)]
-            self.up_blocks.append(UpBlock(in_width, widths[level], skips, layout.attention[level], level > 0, ops, **factory))
+        for level in reversed(range(len(layout.channels))):
+            in_channels = layout.channels[min(level + 1, last)]
+            skips = [skip_channels.pop() for _ in range(layout.resnets + 1)]
+            self.up_blocks.append(UpBlock(in_channels, layout.channels[level], skips, layout.attention[level], level > 0, ops, **factory))
 
-        self.conv_norm_out = ops.GroupNorm(NORM_GROUPS, widths[0], eps=NORM_EPS, **factory)
-        self.conv_out = ops.Conv2d(widths[0], layout.out_channels, 3, padding=1, **factory)
+        self.conv_norm_out = ops.GroupNorm(NORM_GROUPS, layout.channels[0], eps=NORM_EPS, **factory)
+        self.conv_out = ops.Conv2d(layout.channels[0], layout.out_channels, 3, padding=1, **factory)
 
     @classmethod
     def from_shapes(cls, shapes: Mapping[str, tuple[int, ...]], ops: Operations = nn, **factory) -> TransparentDecoder:
-        """The network, not filled, that weights of these shapes belong to. Raises KeyError for a key that every such network has."""
+        """The network, without weights, that weights of these shapes belong to. Raises KeyError for a key that every such network has."""
         return cls(DecoderLayout.of(shapes), ops, **factory)
 
     @classmethod
     def from_state_dict(cls, sd: Mapping[str, Tensor], ops: Operations = nn, **factory) -> TransparentDecoder:
-        """The network that `sd` belongs to, filled, strictly. `factory`: dtype and device (default: those of the weights)."""
-        return filled(cls, sd, ops, factory)
+        """The network that `sd` belongs to, with its weights, for inference. `factory`: dtype and device (those of the weights)."""
+        return build(cls, sd, ops, factory)
 
     def forward(self, pixel: Tensor, latent: Tensor) -> Tensor:
         x = self.conv_in(pixel)
-        # The first map is among the largest, is wanted last, and is cheap to make again.
+        # The first map is among the largest and is used last: it is computed again.
         skips = [x] if torch.is_grad_enabled() else []
 
         def skip() -> Tensor:

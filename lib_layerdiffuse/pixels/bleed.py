@@ -1,7 +1,7 @@
 """Colour carried under transparent pixels (docs/facts.md section 5).
 
-Cut-outs have no colour where they are transparent, and whatever stands there instead fringes the edges as soon as the picture is
-resized, encoded or filtered. The method pads colour outwards, over a pyramid of ever coarser averages, before a network sees it.
+Cut-outs have no colour where they are transparent, and the values there fringe the edges when the picture is resized, encoded or
+filtered. The method fills in colour from outside in, over a pyramid of coarser and coarser averages, before a network gets the picture.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ EPSILON = 1e-8
 def bleed_rgb(rgba: Tensor) -> Tensor:
     """Opaque colour for every pixel: rgba [B, H, W, 4] in [0, 1] -> [B, H, W, 3], float32, on the input's device.
 
-    Opaque pixels keep their colour; transparent ones take that of their surroundings; a wholly transparent picture becomes black.
+    Opaque pixels keep their colour; transparent ones get that of their surroundings; a wholly transparent picture becomes black.
     """
     rgba = rgba.float().movedim(-1, 1)  # BHWC -> BCHW
     alpha = rgba[:, 3:]

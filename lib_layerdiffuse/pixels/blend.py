@@ -1,7 +1,7 @@
-"""Blend modes: what colour a layer and what lies behind it make together.
+"""Blend modes: the colour of a layer over what is behind it.
 
 The formulae are those of the W3C's Compositing and Blending Level 1, sections 9 (separable) and 10 (non-separable). "add" is the sum,
-which paint programs call linear dodge. Colours are [..., 3] in [0, 1]; alpha is compositing's business (`composite.py`).
+which paint programs call linear dodge. Colours are [..., 3] in [0, 1]; `composite.py` does alpha.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ def _with_saturation(rgb: Tensor, wanted: Tensor) -> Tensor:
 
 
 def _with_luminosity(rgb: Tensor, wanted: Tensor) -> Tensor:
-    """Shift all channels to a luminosity, then draw them towards it as far as [0, 1] demands."""
+    """Shift all channels to a luminosity, then scale them towards it until they are in [0, 1]."""
     rgb = rgb + (wanted - _luminosity(rgb))
     least, most = rgb.amin(dim=-1, keepdim=True), rgb.amax(dim=-1, keepdim=True)
     rgb = torch.where(least < 0.0, wanted + (rgb - wanted) * wanted / (wanted - least).clamp(min=LEAST_DIVISOR), rgb)

@@ -17,7 +17,7 @@ LEAST_ALPHA = torch.finfo(torch.float32).tiny  # to divide by where a picture is
 
 @dataclass(frozen=True)
 class Layer:
-    """A picture on a canvas: image [B, H, W, 3 or 4], straight alpha; x, y: where its top left corner lies."""
+    """A picture on a canvas: image [B, H, W, 3 or 4], straight alpha; x, y: the position of its top left corner."""
 
     image: Tensor
     name: str = ""
@@ -48,14 +48,14 @@ class Layers:
 def _put_over(canvas: Tensor, source: Tensor, mode: str, opacity: float) -> None:
     """One picture over another of the same size, in place: [B, H, W, 3 or 4] each, straight alpha.
 
-    Where the source is fully transparent, the canvas stays as it is, bit for bit. Alpha outside [0, 1], as filters that sharpen leave
-    it, counts as 0 or 1.
+    Where the source is fully transparent, the canvas stays as it is, bit for bit. Alpha outside [0, 1], which
+    sharpening filters give, is clamped.
     """
     alpha = (source[..., 3:].clamp(0.0, 1.0) if source.shape[-1] == 4 else torch.ones_like(source[..., :1])) * opacity
     shows = alpha > 0.0
     below, alpha_below = canvas[..., :3], canvas[..., 3:]
     above = torch.where(shows, source[..., :3], below)
-    # How far the canvas' colour goes towards the source's: it is its share of all the colour there is.
+    # Weight of the source's colour in the result: its part of the resulting alpha.
     cover, backed = alpha, alpha.new_ones(())
     if canvas.shape[-1] == 4:
         backed = alpha_below.clamp(0.0, 1.0)
@@ -71,7 +71,7 @@ def _put_over(canvas: Tensor, source: Tensor, mode: str, opacity: float) -> None
 def composite(layers: Sequence[Layer], height: int, width: int, top: int = 0, rows: int | None = None) -> Tensor:
     """Layers, the lowest first -> [B, height, width, 3 or 4], float32, straight alpha, on the lowest layer's device.
 
-    What sticks out of the canvas is cut. If the lowest layer fills the canvas it is the background, kept as it is: the result is opaque
+    Layers are cut at the canvas. If the lowest layer fills the canvas it is the background, kept as it is: the result is opaque
     if it is. top, rows: only that strip of the picture, which is then [B, rows, width, ...], or what there is of it.
     Raises DiaphaneError for batches that do not go together.
     """
@@ -107,12 +107,12 @@ def paint(canvas: Tensor, layer: Layer, top: int = 0) -> None:
 
 
 def inside(offset: int, length: int, canvas: int) -> tuple[int, int]:
-    """Which part of a layer lies on the canvas, along one side: from, to; nothing of it unless from < to."""
+    """The part of a layer that is on the canvas, along one side: (from, to); empty unless from < to."""
     return max(0, -offset), min(length, canvas - offset)
 
 
 def common_batch(pictures: Sequence[Tensor]) -> int:
-    """How many pictures come out when batches meet: single ones are repeated. Raises DiaphaneError if the others differ."""
+    """The number of pictures of several batches put together: single ones are repeated. Raises DiaphaneError if the others differ."""
     counts = {len(picture) for picture in pictures}
     if len(counts - {1}) > 1:
         raise DiaphaneError(

@@ -14,7 +14,7 @@ FITS = (CROP, FIT, STRETCH)
 def fit_to(x: Tensor, height: int, width: int, how: str = CROP, fill: Tensor | float = 0.0) -> Tensor:
     """[B, C, H, W] -> [B, C, height, width], smoothed when it shrinks.
 
-    how: "crop" fills the size and cuts what sticks out, evenly on both sides; "fit" shows all of it and fills the rest with `fill`
+    how: "crop" fills the size and cuts the rest off, evenly on both sides; "fit" shows the whole picture and fills the rest with `fill`
     (a number or [C]); "stretch" changes the proportions.
     """
     if x.shape[2:] == (height, width):

@@ -1,4 +1,4 @@
-"""Layers on their way between nodes: what sockets carry, collected into one stack."""
+"""Pictures and layer stacks from several sockets, collected into one stack."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ BACKGROUND_NAME = "Background"
 
 
 def in_order(grown: Mapping[str, Tensor | Layers] | None) -> list[Tensor | Layers]:
-    """What is connected to inputs that grow (layer0, layer1, …), by their numbers."""
+    """The values of an Autogrow input (layer0, layer1, …), by their numbers; unconnected ones are left out."""
     found = grown or {}
     return [found[key] for key in sorted(found, key=lambda key: (len(key), key)) if found[key] is not None]
 
@@ -51,7 +51,7 @@ def as_layers(item: Tensor | Layers) -> Layers:
 
 
 def confined(layer: Layer, area: Tensor, height: int, width: int) -> Layer:
-    """A layer that is there only where the area is, a mask [B or 1, h, w] that is brought to the size of the canvas."""
+    """A layer multiplied by an area, a mask [B or 1, h, w] that is resized to the canvas."""
     area = resize_mask(mask_planes(area), height, width)
     image = with_alpha(layer.image)
     count = common_batch([image, area])
@@ -65,15 +65,15 @@ def confined(layer: Layer, area: Tensor, height: int, width: int) -> Layer:
 
 
 def off_canvas(layers: Layers, above: int = 0) -> list[str]:
-    """The layers from number `above` on (0 is the lowest) that show nothing because they lie beside the canvas: their names, or numbers."""
+    """The layers from number `above` on (0 is the lowest) that are wholly outside the canvas: their names, or numbers."""
     return [
         layer.name or _number(index)
         for index, layer in enumerate(layers.layers)
-        if index >= above and _lies_beside(layer, layers.height, layers.width)
+        if index >= above and _is_outside(layer, layers.height, layers.width)
     ]
 
 
-def _lies_beside(layer: Layer, height: int, width: int) -> bool:
+def _is_outside(layer: Layer, height: int, width: int) -> bool:
     (top, bottom), (left, right) = inside(layer.y, layer.image.shape[1], height), inside(layer.x, layer.image.shape[2], width)
     if top >= bottom or left >= right:
         return True
@@ -89,7 +89,7 @@ def _number(index: int) -> str:
 
 
 def named(layers: Layers, names: Sequence[str]) -> Layers:
-    """Every layer with a name: that of its line, else its own, else its number. Characters that no file can hold are left out."""
+    """Every layer with a name: that of its line, else its own, else its number. Unprintable characters are removed."""
     lines = [*names, *[""] * len(layers.layers)]
     renamed = []
     for index, (layer, line) in enumerate(zip(layers.layers, lines, strict=False)):

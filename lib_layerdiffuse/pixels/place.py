@@ -10,13 +10,13 @@ from torch import Tensor
 
 from .premultiplied import premultiply, resize_rgba, straighten
 
-MARGIN = 1  # transparent pixels that an edge fades out in
+MARGIN = 1  # transparent pixels around the picture, so that its edges are smooth
 
 
 def place(image: Tensor, scale: float = 1.0, degrees: float = 0.0) -> tuple[Tensor, int, int]:
     """Scale and turn a picture about its centre: [B, H, W, 3 or 4], straight -> (picture, x, y).
 
-    x, y: where its top left corner comes to lie, seen from where it was. Degrees turn clockwise. Unless the turn is a multiple of
+    x, y: the new position of its top left corner relative to the old one. Degrees turn clockwise. Unless the turn is a multiple of
     90 degrees the result has 4 channels, transparent in the corners.
     """
     height, width = image.shape[1:3]

@@ -1,7 +1,7 @@
 """Premultiplied alpha: the form in which pixels of a transparent picture may be averaged.
 
-Straight colour under transparent pixels means nothing, so a mean that counts it darkens or fringes every edge. Whatever mixes pixels
-(resizing, turning, blurring) does it here, between `premultiply` and `straighten`.
+Straight colour under transparent pixels is arbitrary, so a mean that includes it darkens or fringes every edge. Resizing, turning and
+blurring happen between `premultiply` and `straighten`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def premultiply(rgba: Tensor) -> Tensor:
 def straighten(premultiplied: Tensor) -> Tensor:
     """The inverse of `premultiply`, in [0, 1]: black where alpha is zero, whose colour is lost.
 
-    Alpha may lie outside [0, 1], as a filter that sharpens leaves it; colour is taken by its share, so that it does not brighten there.
+    Alpha may be outside [0, 1] after a filter that sharpens; colour is divided by that alpha, so that it does not become brighter.
     """
     alpha = premultiplied[..., 3:4]
     colour = torch.where(alpha > EPSILON, premultiplied[..., :3] / alpha.clamp(min=EPSILON), 0.0)

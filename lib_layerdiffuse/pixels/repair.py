@@ -9,16 +9,16 @@ from torch import Tensor
 from ..errors import DiaphaneError
 from .bleed import bleed_rgb
 
-TRACE = 1e-3  # colour counts for a little even where there is no inside, as in lines one pixel wide
+TRACE = 1e-3  # least weight of colour, for where there is no inside, as in lines one pixel wide
 INVISIBLE = 0.5 / 255  # alpha that a file of 8 bits holds as 0
 LEAST_RANGE = 1e-6  # between black and white; less than the step between two alphas of any file
 
 
 def defringe(rgba: Tensor, width: int) -> Tensor:
-    """Give the edges the colour of what lies `width` pixels further in. Alpha, and colour away from edges, stay.
+    """Give the edges the colour `width` pixels further inside. Alpha, and colour away from edges, do not change.
 
-    A pixel is inside as far as its surroundings are as opaque as itself: evenly translucent glass is all inside. Where no inside is near,
-    as in hair, nothing changes.
+    A pixel is inside where its surroundings are as opaque as itself: evenly translucent glass is inside everywhere. Where no inside is
+    near, as in hair, nothing changes.
     """
     if width <= 0:
         return rgba
@@ -26,8 +26,8 @@ def defringe(rgba: Tensor, width: int) -> Tensor:
     inside = (_least(alpha, width) / alpha.clamp(min=TRACE)).clamp(0.0, 1.0)
     near = _greatest(inside, 2 * width + 1)
     carried = bleed_rgb(torch.cat((rgba[..., :3].float(), (inside * alpha).clamp(min=TRACE * alpha)[..., None]), dim=-1))
-    share = (near * (1.0 - inside))[..., None]
-    return torch.cat((torch.lerp(rgba[..., :3].float(), carried.clamp(0.0, 1.0), share).to(rgba), rgba[..., 3:4]), dim=-1)
+    weight = (near * (1.0 - inside))[..., None]
+    return torch.cat((torch.lerp(rgba[..., :3].float(), carried.clamp(0.0, 1.0), weight).to(rgba), rgba[..., 3:4]), dim=-1)
 
 
 def _greatest(x: Tensor, radius: int) -> Tensor:
@@ -39,7 +39,7 @@ def _least(x: Tensor, radius: int) -> Tensor:
 
 
 def alpha_levels(rgba: Tensor, black: float = 0.0, white: float = 1.0, gamma: float = 1.0) -> Tensor:
-    """Alpha up to `black` becomes 0, from `white` on 1. Above 1, gamma makes what lies between more opaque.
+    """Alpha up to `black` becomes 0, from `white` on 1. Gamma above 1 makes values in between more opaque.
 
     Raises DiaphaneError unless black < white.
     """
@@ -50,7 +50,7 @@ def alpha_levels(rgba: Tensor, black: float = 0.0, white: float = 1.0, gamma: fl
 
 
 def keep_extremes(resized: Tensor, alpha: Tensor, reach: int = 2) -> Tensor:
-    """Take from an enlarged alpha what its making may have added far from any edge: what is wholly there or not stays so.
+    """Set an enlarged alpha to 0 or 1 again where the original is 0 or 1 far from any edge.
 
     resized [B, H, W], alpha [B, h, w] that it was made from, reach: pixels of `alpha` that an edge acts across. -> [B, H, W]
     """
@@ -65,7 +65,7 @@ def keep_extremes(resized: Tensor, alpha: Tensor, reach: int = 2) -> Tensor:
 def trim(rgba: Tensor, margin: int = 0, threshold: float = INVISIBLE) -> tuple[Tensor, int, int]:
     """Cut off the transparent border: (picture, x, y), x and y being where its top left corner lay.
 
-    Only alpha above `threshold` counts as there. One box holds all pictures of a batch. A wholly transparent picture stays as it is.
+    Only alpha above `threshold` is kept. One box holds all pictures of a batch. A wholly transparent picture stays as it is.
     """
     there = (rgba[..., 3] > threshold).any(dim=0)
     if not there.any():

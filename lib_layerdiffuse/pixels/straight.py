@@ -15,8 +15,8 @@ def with_alpha(image: Tensor, transparency: Tensor | None = None) -> Tensor:
     """RGBA of a picture and what is known about its transparency.
 
     image [B, H, W, 1, 3 or 4]; without an alpha channel it counts as opaque. transparency: ComfyUI mask [B or 1, h, w], 1 = transparent,
-    resized to the picture; both transparencies add up. -> [B, H, W, 4], float32. Raises DiaphaneError for other channels, unequal batches
-    or none, and for what is no number.
+    resized to the picture; both transparencies are combined. -> [B, H, W, 4], float32, on the picture's device. Raises DiaphaneError for
+    other channels, unequal or empty batches, and values that are not finite numbers.
     """
     check_picture(image)
     image = image.float()
@@ -28,7 +28,7 @@ def with_alpha(image: Tensor, transparency: Tensor | None = None) -> Tensor:
 
 
 def check_picture(image: Tensor) -> None:
-    """Raises DiaphaneError unless it is [B, H, W, 1, 3 or 4], floating point, with something in it and all of it numbers."""
+    """Raises DiaphaneError unless it is [B, H, W, 1, 3 or 4], floating point, not empty, and all finite."""
     if not isinstance(image, Tensor):
         raise DiaphaneError(f"A picture (IMAGE) is needed, got a {type(image).__name__}. Connect an IMAGE output.")
     if image.ndim != 4 or image.shape[-1] not in (1, 3, 4):
@@ -47,7 +47,7 @@ def _mask_for(image: Tensor, transparency: Tensor) -> Tensor:
 
 
 def resize_mask(mask: Tensor, height: int, width: int) -> Tensor:
-    """[B, 1, h, w] -> [B, 1, height, width]. What is whole stays whole, or trimming would find dust where nothing is."""
+    """[B, 1, h, w] -> [B, 1, height, width]. Values of 1 stay exactly 1: rounding errors would be visible to trimming."""
     if mask.shape[2:] == (height, width):
         return mask
     mask = F.interpolate(mask, size=(height, width), mode="bilinear", align_corners=False)
@@ -55,7 +55,7 @@ def resize_mask(mask: Tensor, height: int, width: int) -> Tensor:
 
 
 def mask_planes(mask: Tensor) -> Tensor:
-    """A mask [H, W] or [B, H, W] as ComfyUI's nodes hand it on, some as [B, 1, H, W], -> [B, 1, H, W]. Raises DiaphaneError for others."""
+    """A mask [H, W] or [B, H, W] as ComfyUI's nodes give it, some as [B, 1, H, W], -> [B, 1, H, W]. Raises DiaphaneError for others."""
     if not 2 <= mask.ndim <= 4 or (mask.ndim == 4 and mask.shape[1] != 1):
         raise DiaphaneError(f"Masks are [batch, height, width], got {list(mask.shape)}. Connect a MASK output.")
     if mask.numel() == 0:
@@ -70,7 +70,7 @@ def _check_numbers(values: Tensor, what: str) -> None:
         raise DiaphaneError(
             f"A {what} holds fractions from 0 to 1, got whole numbers ({values.dtype}). Divide them by 255 in the node that made them."
         )
-    # The sum takes no memory. Only where it is no number is a closer look worth its while: a sum may overflow.
+    # The sum needs no memory. A finite picture may overflow it, so only then is every value checked.
     if not values.sum(dtype=torch.float32).isfinite() and not values.isfinite().all():
         raise DiaphaneError(
             f"Got a {what} that is not all numbers (NaN or infinite). The node before it failed, most often a VAE in half precision: "

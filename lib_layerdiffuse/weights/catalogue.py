@@ -1,6 +1,6 @@
-"""The released LayerDiffuse files: which one does what, where it lives, and how to know that it is the right one.
+"""The released LayerDiffuse files: which one does what, its address, and its checksum.
 
-Source: docs/facts.md section 1. A size stands here only if the key tables reproduce it to the byte (tests/unit/test_weights_catalogue.py
+Source: docs/facts.md section 1. A size is given only if the key tables reproduce it to the byte (tests/unit/test_weights_catalogue.py
 does so); the sha256 is what decides.
 """
 
@@ -56,7 +56,7 @@ class WeightFile:
     licence: str
 
     def __post_init__(self) -> None:
-        # The name becomes a path in the artist's model folder, so it must not be able to leave it.
+        # The name becomes a path in the artist's model folder and must not lead out of it.
         if not re.fullmatch(r"\w[\w.\-]*", self.name, re.ASCII):
             raise ValueError(f"not a plain file name: {self.name!r}")
         if not re.fullmatch(r"[0-9a-f]{64}", self.sha256):
@@ -132,7 +132,7 @@ CATALOGUE: tuple[WeightFile, ...] = (
 )
 # fmt: on
 
-# What comes closest to a role in a family that was not given it.
+# The closest roles of a family without files for a role.
 _INSTEAD: dict[Role, tuple[Role, ...]] = {
     Role.TRANSPARENT_CONV: (Role.TRANSPARENT_ATTENTION,),
     Role.JOINT: (Role.FOREGROUND_TO_BLENDED, Role.BACKGROUND_TO_BLENDED),

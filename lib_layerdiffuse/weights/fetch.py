@@ -61,7 +61,7 @@ def ensure(file: WeightFile, folders: Sequence[Path], on_progress: Callable[[int
     progress = _Progress(on_progress, file.size or 0)
     with explain_disk(file, folder):
         hidden.mkdir(parents=True, exist_ok=True)
-        if target.is_dir():  # now, not when everything has come
+        if target.is_dir():  # before the download, not after it
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(target))
     with _locked(file, folder, lambda: progress(_size(partial))):
         if found := locate(file, folders):  # another process was quicker

@@ -130,7 +130,7 @@ def _under(prefix: str, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _half(parts: Mapping[str, Tensor]) -> int | None:
-    """Which half of a LoRA pair is there alone: 0 (up), 1 (down), or None."""
+    """The half of a LoRA pair without the other one: 0 (up), 1 (down), or None."""
     there = [index for index in (0, 1) if f"lora::{index}" in parts]
     return there[0] if len(there) == 1 else None
 

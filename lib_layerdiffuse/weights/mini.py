@@ -19,14 +19,14 @@ LAYER_WEIGHTS = {
     Role.DECODER: DECODER,
     Role.ENCODER: OFFSET_ENCODER,
 }
-# CLIP's vocabulary; the words that were not trained mean nothing.
+# CLIP's vocabulary; words that were not trained are zero.
 VOCABULARY = 49408
 TOKEN_TABLE = "text_model.embeddings.token_embedding.weight"
 TOKEN_ROWS, TOKEN_IDS = (TOKEN_TABLE.replace(".weight", end) for end in (".rows", ".ids"))
 
 
 def without_untrained_words(weights: Mapping[str, Tensor], words: Tensor) -> dict[str, Tensor]:
-    """A text encoder's weights with the rows of `words` (token ids, 1-D) alone; a file has `words` under TOKEN_IDS beside them."""
+    """A text encoder's weights with only the rows of `words` (token ids, 1-D); a file has `words` under TOKEN_IDS beside them."""
     return {**_without(weights, TOKEN_TABLE), TOKEN_ROWS: weights[TOKEN_TABLE][words]}
 
 

@@ -105,16 +105,16 @@ def test_attention_sharing(file: str, dtype: torch.dtype, size: tuple[int, int, 
         sharing = build(AttentionSharing, file, dtype, multiplied)
         tokens = height * width // 64
         for unit in sharing.units[:2]:
-            x = fake(sets * sharing.frames, tokens, unit.width, dtype=dtype)
+            x = fake(sets * sharing.frames, tokens, unit.channels, dtype=dtype)
             mixed = unit.temporal(x, 4, attention_pytorch)
             assert (mixed.shape, mixed.dtype, mixed.device) == (x.shape, dtype, DEVICE)
             for projection in PROJECTIONS:
-                channels = unit.context_width if projection in "kv" else unit.width
+                channels = unit.context_dim if projection in "kv" else unit.channels
                 change = unit.change(projection, fake(sets * sharing.frames, tokens, channels, dtype=dtype))
                 assert (change.shape[:2], change.device) == (x.shape[:2], DEVICE)
         if sharing.kwargs_encoder is not None:
             maps = sharing.kwargs_encoder(fake(1, 3, height, width, dtype=dtype))
-            assert sharing.units[0].control(maps[0]).shape == (1, sharing.frames, tokens, sharing.units[0].width)
+            assert sharing.units[0].control(maps[0]).shape == (1, sharing.frames, tokens, sharing.units[0].channels)
 
 
 def network_classes() -> Iterator[type[nn.Module]]:

@@ -32,7 +32,7 @@ from lib_layerdiffuse.nets.transparent_decoder import DecoderLayout, SelfAttenti
 from tests.host.reference import stand_in_sharing
 
 LAYOUT = DecoderLayout(
-    widths=(32, 32, 64, 128, 256, 512, 512),
+    channels=(32, 32, 64, 128, 256, 512, 512),
     attention=(False,) * 4 + (True,) * 3,
     resnets=2,
     pixel_channels=3,

@@ -62,10 +62,10 @@ def rounded(module: nn.Module) -> nn.Module:
 
 
 @pytest.fixture(scope="module")
-def family(tmp_path_factory: pytest.TempPathFactory) -> mini.Family:
+def family(tmp_path_factory: pytest.TempPathFactory) -> mini.MiniFiles:
     """A whole family, untrained, saved by the training's own code."""
     torch.manual_seed(0)
-    family = mini.Family(tmp_path_factory.mktemp("mini"), Path("unused"))
+    family = mini.MiniFiles(tmp_path_factory.mktemp("mini"), Path("unused"))
     autoencoder = rounded(Autoencoder(mini.AUTOENCODER))
     save_weights(autoencoder.state_dict(), family.path("vae"), {"group": str(mini.GROUP)})
     encoder = new_encoder(mini.OFFSET_WIDTHS)
@@ -73,7 +73,7 @@ def family(tmp_path_factory: pytest.TempPathFactory) -> mini.Family:
     objective = TransparencyObjective(autoencoder, encoder, decoder, lambda draws: (torch.empty(0), draws), TransparencySettings())
     save_weights(objective.encoder_weights(), family.path("transparent_encoder"))
     save_weights(decoder.state_dict(), family.path("transparent_decoder"))
-    unet, text_encoder = rounded(UNet(mini.UNET)), rounded(TextEncoder(mini.UNET.context_width, mini.TEXT_LAYERS, mini.TEXT_HEADS))
+    unet, text_encoder = rounded(UNet(mini.UNET)), rounded(TextEncoder(mini.UNET.context_dim, mini.TEXT_LAYERS, mini.TEXT_HEADS))
     mini.save_base(family, unet, text_encoder, procedural_tokens(list(vocabulary())).unique())
     for name, frames, control in (("transparent", 1, ()), ("joint", 3, ()), ("fg2bg", 2, mini.CONTROL_WIDTHS)):
         save_weights(rounded(sharing_for(unet, frames, mini.RANK, control)).state_dict(), family.path(name))
@@ -81,7 +81,7 @@ def family(tmp_path_factory: pytest.TempPathFactory) -> mini.Family:
 
 
 @pytest.fixture(scope="module")
-def loaded(family: mini.Family) -> Mini:
+def loaded(family: mini.MiniFiles) -> Mini:
     return load_mini(family.files)
 
 
@@ -90,7 +90,7 @@ def close(actual: Tensor, expected: Tensor, share: float = FP16) -> None:
     assert error < share * expected.abs().max(), f"off by {error:.3g} of {expected.abs().max():.3g}"
 
 
-def test_autoencoder(family: mini.Family, loaded: Mini) -> None:
+def test_autoencoder(family: mini.MiniFiles, loaded: Mini) -> None:
     picture = torch.rand(2, 64, 96, 3)
     autoencoder = family.autoencoder()
     mean, _ = autoencoder.posterior(picture.movedim(-1, 1) * 2 - 1)
@@ -99,7 +99,7 @@ def test_autoencoder(family: mini.Family, loaded: Mini) -> None:
     close(vae.decode(mean), (autoencoder.decode(mean) / 2 + 0.5).clamp(0, 1).movedim(1, -1))
 
 
-def test_text_encoder_and_words(family: mini.Family, loaded: Mini) -> None:
+def test_text_encoder_and_words(family: mini.MiniFiles, loaded: Mini) -> None:
     captions = ["a red glass heart", "a glowing cyan cross on an orange wall, transparent", ""]
     expected = family.text_encoder()(procedural_tokens(captions))
     clip = loaded[1]
@@ -132,7 +132,7 @@ def expected_denoised(unet: UNet, x: Tensor, sigma: Tensor, t: int, text: Tensor
 
 
 @pytest.mark.parametrize("name", ["base", "transparent", "joint", "fg2bg"])
-def test_diffusion_model(family: mini.Family, loaded: Mini, name: str) -> None:
+def test_diffusion_model(family: mini.MiniFiles, loaded: Mini, name: str) -> None:
     model = loaded[0]
     unet, frames = family.unet(), {"base": 1, "transparent": 1, "joint": 3, "fg2bg": 2}[name]
     picture = torch.rand(1, 128, 128, 4)
@@ -148,7 +148,7 @@ def test_diffusion_model(family: mini.Family, loaded: Mini, name: str) -> None:
         sharing["sharing"] = AttentionSharing.from_state_dict(weights)
     if name == "fg2bg":
         sharing["control"] = (on_grey(picture).movedim(-1, 1) * 2 - 1).expand(2, -1, -1, -1)
-    x, text = torch.randn(2 * frames, 4, 16, 16), torch.randn(2 * frames, 77, mini.UNET.context_width)
+    x, text = torch.randn(2 * frames, 4, 16, 16), torch.randn(2 * frames, 77, mini.UNET.context_dim)
     sigma = model.model.model_sampling.sigma(torch.tensor([400.0]))
     expected = expected_denoised(unet, x, sigma, 400, text, **sharing)
     close(denoised(patched, x, 400, text), expected, 2e-2 if name == "fg2bg" else FP16)
@@ -157,7 +157,7 @@ def test_diffusion_model(family: mini.Family, loaded: Mini, name: str) -> None:
         assert (plain - expected).abs().max() > 0.05 * expected.abs().max(), "the patch changes too little to test anything"
 
 
-def test_latents_with_alpha(family: mini.Family, loaded: Mini) -> None:
+def test_latents_with_alpha(family: mini.MiniFiles, loaded: Mini) -> None:
     """What the diffusion model is trained on is what the nodes encode."""
     vae = loaded[2]
     rgba = layers(2, 128, torch.Generator().manual_seed(0)).foreground
@@ -173,7 +173,7 @@ def test_other_models_have_no_weights_of_their_own_and_the_log_stays_empty(caplo
     assert [record.getMessage() for record in caplog.records if record.levelname == "WARNING"] == []
 
 
-def test_it_counts_as_sd15_with_weights_of_its_own(family: mini.Family, loaded: Mini, tmp_path: Path) -> None:
+def test_it_counts_as_sd15_with_weights_of_its_own(family: mini.MiniFiles, loaded: Mini, tmp_path: Path) -> None:
     model, _, vae = loaded
     assert family_of(model) is family_of(model.clone()) is Family.SD15
     assert latent_family(AUTO, vae) == latent_family(str(Family.SDXL), vae) == (Family.SD15, None)

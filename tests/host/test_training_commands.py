@@ -30,15 +30,15 @@ from training.stages.transparency import new_decoder, new_encoder
 
 SIDE = 64
 ENCODER, DECODER = "vae_transparent_encoder.safetensors", "vae_transparent_decoder.safetensors"
-SD15 = UNetLayout(width=32, multiples=(1, 1, 1, 1), depths=(1, 1, 1, 0), middle_depth=1, context_width=64, heads=8)
+SD15 = UNetLayout(model_channels=32, multiples=(1, 1, 1, 1), depths=(1, 1, 1, 0), middle_depth=1, context_dim=64, heads=8)
 SDXL = UNetLayout(
-    width=64, multiples=(1, 1, 1), depths=(0, 1, 2), middle_depth=2, context_width=128, heads=None, vector_width=64 + 1536, linear=True
+    model_channels=64, multiples=(1, 1, 1), depths=(0, 1, 2), middle_depth=2, context_dim=128, heads=None, vector_dim=64 + 1536, linear=True
 )
 QUICK = ["--steps", "2", "--batch", "2", "--precision", "no", "--cpu", "--side", str(SIDE), "--learning-rate", "1e-3"]
 
 
 def autoencoder() -> Autoencoder:
-    return Autoencoder(AutoencoderLayout(width=32, multiples=(1, 1, 1, 1), blocks=1))
+    return Autoencoder(AutoencoderLayout(channels=32, multiples=(1, 1, 1, 1), blocks=1))
 
 
 def open_clip(text_encoder: TextEncoder) -> dict[str, Tensor]:
@@ -205,13 +205,13 @@ def test_wrong_arguments(files: Path, tmp_path: Path, capsys: pytest.CaptureFixt
 
 def test_unet_reads_sdxl(narrow_model: Callable[[str], ModelPatcher]) -> None:
     model = narrow_model("sdxl").model.diffusion_model
-    head_width = model.input_blocks[4][1].transformer_blocks[0].attn1.dim_head
+    head_dim = model.input_blocks[4][1].transformer_blocks[0].attn1.dim_head
     layout = UNetLayout.of(model.state_dict())
-    assert layout.vector_width and layout.linear and layout.depths[0] == 0 < layout.depths[1]
-    unet = UNet(UNetLayout(**{**layout.__dict__, "head_width": head_width}))
+    assert layout.vector_dim and layout.linear and layout.depths[0] == 0 < layout.depths[1]
+    unet = UNet(UNetLayout(**{**layout.__dict__, "head_dim": head_dim}))
     unet.load_state_dict(model.state_dict())
     x, t = torch.randn(2, 4, 16, 16), torch.tensor([900, 20])
-    text, vector = torch.randn(2, 77, layout.context_width), torch.randn(2, layout.vector_width)
+    text, vector = torch.randn(2, 77, layout.context_dim), torch.randn(2, layout.vector_dim)
     with torch.inference_mode():
         assert torch.allclose(unet(x, t, text, vector), model(x, t, context=text, y=vector), atol=1e-4)
 
@@ -224,8 +224,8 @@ def test_sdxl_text_equals_the_hosts() -> None:
     widths = [weights["text_model.final_layer_norm.weight"].shape[0] for weights in (small, large)]
     heads = model.clip_l.transformer.text_model.encoder.layers[0].self_attn.heads
     mine = SDXLText(
-        TextEncoder.from_state_dict(small, head_width=widths[0] // heads),
-        TextEncoder.from_state_dict(large, torch.nn.functional.gelu, head_width=widths[1] // heads),
+        TextEncoder.from_state_dict(small, head_dim=widths[0] // heads),
+        TextEncoder.from_state_dict(large, torch.nn.functional.gelu, head_dim=widths[1] // heads),
         large["text_projection.weight"].T,
         side=1024,
     )

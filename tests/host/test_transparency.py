@@ -80,7 +80,7 @@ def latent_for(pixels: Tensor, channels: int = 4) -> Tensor:
 class Pointwise(nn.Module):
     """A decoder whose result depends on nothing but the pixel itself, so that tiles and batches cannot change it."""
 
-    layout = DecoderLayout(widths=(8,) * 7, attention=(False,) * 7, resnets=2, pixel_channels=3, latent_channels=4, out_channels=4)
+    layout = DecoderLayout(channels=(8,) * 7, attention=(False,) * 7, resnets=2, pixel_channels=3, latent_channels=4, out_channels=4)
 
     def __init__(self, fails: Callable[[Tensor], bool] = lambda pixel: False):
         super().__init__()

@@ -88,7 +88,7 @@ def test_rows_of_two_processes_make_the_batch_of_one(tmp_path: Path) -> None:
     parts = [draws_for(settings, 3, rank, 2) for rank in (0, 1)]
     noise = whole.normal(4, 2)
     assert torch.equal(torch.cat([part.normal(4, 2)[part.rows] for part in parts]), noise[whole.rows])
-    assert [part.fewer(2).rows for part in parts] == [slice(0, 1), slice(1, 2)] and parts[1].fewer(2).batch == 2
+    assert [part.smaller(2).rows for part in parts] == [slice(0, 1), slice(1, 2)] and parts[1].smaller(2).batch == 2
     with pytest.raises(ValueError, match="batch of 4 cannot be shared by 3"):
         draws_for(settings, 0, 0, 3)
 

@@ -25,4 +25,4 @@ def test_the_first_offset_depends_on_the_picture() -> None:
 
 def test_the_identity_loss_waits_for_the_decoder() -> None:
     settings = TransparencySettings(identity_rises=(0.1, 0.3))
-    assert [round(settings.quietness(progress), 6) for progress in (0.0, 0.1, 0.2, 0.3, 1.0)] == [0.0, 0.0, 0.5, 1.0, 1.0]
+    assert [round(settings.identity_ramp(progress), 6) for progress in (0.0, 0.1, 0.2, 0.3, 1.0)] == [0.0, 0.0, 0.5, 1.0, 1.0]

@@ -28,14 +28,14 @@ Prompt = dict[str, dict[str, Any]]
 
 
 class Server:
-    """A ComfyUI server: pictures go up, prompts run, pictures come back."""
+    """A ComfyUI server: upload pictures, run prompts, download the results."""
 
     def __init__(self, url: str, patience: float = 600.0):
         self.url = url.rstrip("/")
         self.patience = patience
 
     def upload(self, picture: Image.Image, name: str) -> str:
-        """The name that Load Image knows the picture by."""
+        """The picture's name for Load Image."""
         data = io.BytesIO()
         picture.save(data, "PNG")
         form = {"image": (name, data.getvalue(), "image/png")}

@@ -19,7 +19,7 @@ _MATERIAL_WORDS = {
 }
 _SCENE_WORDS = {"sky": "a blue sky", "sunset": "a sunset", "night": "a night sky", "meadow": "a green meadow"}
 
-HELD_OUT_OF = 5  # one of so many combinations of shape, colour and material is kept for tests
+HELD_OUT_OF = 5  # one in 5 combinations of shape, colour and material is kept for tests
 
 
 def _article(words: str) -> str:

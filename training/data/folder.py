@@ -42,7 +42,7 @@ class PictureFolder:
 
 
 def read_square(path: Path, side: int, across: float = 0.5, down: float = 0.5) -> Tensor:
-    """A picture, its shorter side brought to `side`, cropped at a place in [0, 1] of what is left over: [4, side, side] in [0, 1]."""
+    """A picture, its shorter side resized to `side`, cropped at a position in [0, 1] of the rest: [4, side, side] in [0, 1]."""
     with Image.open(path) as opened:
         picture = opened.convert("RGBA")
     scale = side / min(picture.size)

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from .folder import read_square
-from .procedural import Layers
+from .procedural import LayerBatch
 
 FOREGROUND, BACKGROUND, BLENDED = "foreground", "background", "blended"
 
@@ -28,10 +28,10 @@ class LayerFolder:
     def __len__(self) -> int:
         return len(self.names)
 
-    def block(self, first: int, count: int) -> Layers:
+    def block(self, first: int, count: int) -> LayerBatch:
         """`count` sets from `first` on, fewer at the end."""
         names = self.names[first : first + count]
-        return Layers(
+        return LayerBatch(
             foreground=torch.stack([read_square(layer_file(name, FOREGROUND, "png"), self.side) for name in names]),
             background=torch.stack([read_square(layer_file(name, BACKGROUND, "png"), self.side)[:3] for name in names]),
             foreground_captions=[_caption(name, FOREGROUND) for name in names],

@@ -16,11 +16,11 @@ from .sprites import Sprites, draw_ambiguous_pairs, draw_any, draw_sprites, pain
 NAMED = 3  # materials that captions have a word for
 ALL = slice(None)
 Rows = slice | Tensor  # of a whole batch: a range, or a mask [B]
-SHEER_SHARE = 0.4  # of the pictures that transparency is learned from
+AMBIGUOUS_FRACTION = 0.4  # of the pictures that transparency is learned from
 
 
 @dataclass(frozen=True)
-class Layers:
+class LayerBatch:
     """B pictures of one sprite each on one background. Pictures in [0, 1]."""
 
     foreground: Tensor  # [B, 4, H, W], straight alpha
@@ -46,19 +46,19 @@ def seen_sprites(count: int, generator: torch.Generator, freedom: float = 1.0) -
     return draw_sprites(*keep_out(*kinds), generator=generator, freedom=freedom)
 
 
-def layers(count: int, side: int, generator: torch.Generator, rows: Rows = ALL, freedom: float = 1.0) -> Layers:
+def layers(count: int, side: int, generator: torch.Generator, rows: Rows = ALL, freedom: float = 1.0) -> LayerBatch:
     """`rows` of a batch of `count` pictures, sprite on background, with captions; without the held-out combinations."""
     sprites, scenes = seen_sprites(count, generator, freedom), draw_scenes(count, generator)
     other = torch.rand(count, generator=generator) < 0.3
     sprites, scenes, other = sprites.rows(rows), scenes.rows(rows), other[rows]
     captions = sprite_captions(sprites, other), scene_captions(scenes)
-    return Layers(paint(sprites, side), paint_scenes(scenes, side), *captions, blended_captions(*captions))
+    return LayerBatch(paint(sprites, side), paint_scenes(scenes, side), *captions, blended_captions(*captions))
 
 
-def crowded(drawn: Layers, share: float, generator: torch.Generator) -> Layers:
-    """The same with another sprite on a share of the backgrounds, as scenes have that are made layer by layer; captions stay."""
+def crowded(drawn: LayerBatch, fraction: float, generator: torch.Generator) -> LayerBatch:
+    """The same with another sprite on a fraction of the backgrounds, as in scenes that are made layer by layer; captions do not change."""
     side = drawn.background.shape[-1]
-    busy = torch.rand(len(drawn.background), generator=generator) < share
+    busy = torch.rand(len(drawn.background), generator=generator) < fraction
     others = paint(seen_sprites(len(busy), generator), side)
     return replace(drawn, background=torch.where(busy.view(-1, 1, 1, 1), over(others, drawn.background), drawn.background))
 
@@ -66,9 +66,9 @@ def crowded(drawn: Layers, share: float, generator: torch.Generator) -> Layers:
 def transparent_pictures(count: int, side: int, generator: torch.Generator, rows: Rows = ALL) -> Tensor:
     """`rows` of `count` pictures [., 4, side, side] to learn transparency from: many are ambiguous.
 
-    For part of them another one is likely in other batches that looks the same on mid-grey and has another alpha.
+    For part of them other batches are likely to have one that looks the same on mid-grey and has another alpha.
     """
-    ambiguous = torch.rand(count, generator=generator) < SHEER_SHARE
+    ambiguous = torch.rand(count, generator=generator) < AMBIGUOUS_FRACTION
     plain = draw_any(count, generator, materials=NAMED)
     sheer, muted = draw_ambiguous_pairs(count, generator)
     first = torch.rand(count, generator=generator) < 0.5

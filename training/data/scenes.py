@@ -26,7 +26,7 @@ class Scenes(Drawn):
     colour: Tensor  # index in COLOURS; of meaning for the coloured kinds only
     rgb: Tensor  # [B, 3]
     second: Tensor  # [B, 3], the other colour of stripes and dots
-    period: Tensor  # of stripes and dots, as a share of the picture
+    period: Tensor  # of stripes and dots, as a fraction of the picture
     turn: Tensor
     phase: Tensor  # [B, 8] in [0, 2 pi)
     horizon: Tensor  # height of the horizon or the sun, in [-1, 1]
@@ -62,10 +62,10 @@ def paint_scenes(scenes: Scenes, side: int) -> Tensor:
     return picture.clamp(0, 1)
 
 
-def _mix(a: Tensor, b: Tensor, share: Tensor) -> Tensor:
-    """Colours [B, 3] or [3] and shares [B, H, W] -> [B, 3, H, W]."""
+def _mix(a: Tensor, b: Tensor, weight: Tensor) -> Tensor:
+    """Colours [B, 3] or [3] and weights of b [B, H, W] -> [B, 3, H, W]."""
     a, b = (colour[..., :, None, None] for colour in (a, b))
-    return a + (b - a) * share.unsqueeze(1)
+    return a + (b - a) * weight.unsqueeze(1)
 
 
 def _flat(s: Scenes, x: Tensor) -> Tensor:

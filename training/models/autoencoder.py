@@ -18,9 +18,9 @@ LOG_VARIANCE_RANGE = (-30.0, 20.0)
 
 @dataclass(frozen=True)
 class AutoencoderLayout:
-    """Widths and depth; `group` is the number of channels that are normalised together (None: 32 groups, as released)."""
+    """Channels and depth; `group` is the number of channels that are normalised together (None: 32 groups, as released)."""
 
-    width: int
+    channels: int
     multiples: tuple[int, ...]
     blocks: int
     latent_channels: int = 4
@@ -29,22 +29,22 @@ class AutoencoderLayout:
     @classmethod
     def of(cls, sd: Mapping[str, Tensor], group: int | None = None) -> AutoencoderLayout:
         """Read from weights. Raises KeyError for a key that every such network has."""
-        width = sd["encoder.conv_in.weight"].shape[0]
+        channels = sd["encoder.conv_in.weight"].shape[0]
         found = [re.match(r"encoder\.down\.(\d+)\.block\.(\d+)\.conv2\.weight", key) for key in sd]
         levels = {(int(match[1]), int(match[2])): sd[match[0]].shape[0] for match in found if match}
         depth = 1 + max(level for level, _ in levels)
-        multiples = tuple(levels[level, 0] // width for level in range(depth))
-        return cls(width, multiples, 1 + max(block for _, block in levels), sd["post_quant_conv.weight"].shape[0], group)
+        multiples = tuple(levels[level, 0] // channels for level in range(depth))
+        return cls(channels, multiples, 1 + max(block for _, block in levels), sd["post_quant_conv.weight"].shape[0], group)
 
 
 class ResnetBlock(nn.Module):
-    def __init__(self, in_width: int, width: int, group: int | None):
+    def __init__(self, in_channels: int, channels: int, group: int | None):
         super().__init__()
-        self.norm1 = norm(in_width, group)
-        self.conv1 = nn.Conv2d(in_width, width, 3, padding=1)
-        self.norm2 = norm(width, group)
-        self.conv2 = nn.Conv2d(width, width, 3, padding=1)
-        self.nin_shortcut = nn.Conv2d(in_width, width, 1) if in_width != width else None
+        self.norm1 = norm(in_channels, group)
+        self.conv1 = nn.Conv2d(in_channels, channels, 3, padding=1)
+        self.norm2 = norm(channels, group)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
+        self.nin_shortcut = nn.Conv2d(in_channels, channels, 1) if in_channels != channels else None
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.conv1(F.silu(self.norm1(x)))
@@ -53,10 +53,10 @@ class ResnetBlock(nn.Module):
 
 
 class AttnBlock(nn.Module):
-    def __init__(self, width: int, group: int | None):
+    def __init__(self, channels: int, group: int | None):
         super().__init__()
-        self.norm = norm(width, group)
-        self.q, self.k, self.v, self.proj_out = (nn.Conv2d(width, width, 1) for _ in range(4))
+        self.norm = norm(channels, group)
+        self.q, self.k, self.v, self.proj_out = (nn.Conv2d(channels, channels, 1) for _ in range(4))
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.norm(x)
@@ -66,24 +66,24 @@ class AttnBlock(nn.Module):
 
 
 class Downsample(nn.Module):
-    def __init__(self, width: int):
+    def __init__(self, channels: int):
         super().__init__()
-        self.conv = nn.Conv2d(width, width, 3, stride=2)
+        self.conv = nn.Conv2d(channels, channels, 3, stride=2)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.conv(F.pad(x, (0, 1, 0, 1)))
 
 
-def norm(width: int, group: int | None) -> nn.GroupNorm:
-    return group_norm(width, group, eps=1e-6)
+def norm(channels: int, group: int | None) -> nn.GroupNorm:
+    return group_norm(channels, group, eps=1e-6)
 
 
 class Middle(nn.Module):
-    def __init__(self, width: int, group: int | None):
+    def __init__(self, channels: int, group: int | None):
         super().__init__()
-        self.block_1 = ResnetBlock(width, width, group)
-        self.attn_1 = AttnBlock(width, group)
-        self.block_2 = ResnetBlock(width, width, group)
+        self.block_1 = ResnetBlock(channels, channels, group)
+        self.attn_1 = AttnBlock(channels, group)
+        self.block_2 = ResnetBlock(channels, channels, group)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.block_2(self.attn_1(self.block_1(x)))
@@ -117,16 +117,16 @@ class Encoder(nn.Module):
     def __init__(self, layout: AutoencoderLayout):
         super().__init__()
         group = layout.group
-        self.conv_in = nn.Conv2d(3, layout.width, 3, padding=1)
+        self.conv_in = nn.Conv2d(3, layout.channels, 3, padding=1)
         self.down = nn.ModuleList()
-        width, last = layout.width, len(layout.multiples) - 1
+        channels, last = layout.channels, len(layout.multiples) - 1
         for i, multiple in enumerate(layout.multiples):
-            before, width = width, layout.width * multiple
-            blocks: list[nn.Module] = [ResnetBlock(before if n == 0 else width, width, group) for n in range(layout.blocks)]
-            self.down.append(DownLevel(blocks, Downsample(width) if i < last else None))
-        self.mid = Middle(width, group)
-        self.norm_out = norm(width, group)
-        self.conv_out = nn.Conv2d(width, 2 * layout.latent_channels, 3, padding=1)
+            before, channels = channels, layout.channels * multiple
+            blocks: list[nn.Module] = [ResnetBlock(before if n == 0 else channels, channels, group) for n in range(layout.blocks)]
+            self.down.append(DownLevel(blocks, Downsample(channels) if i < last else None))
+        self.mid = Middle(channels, group)
+        self.norm_out = norm(channels, group)
+        self.conv_out = nn.Conv2d(channels, 2 * layout.latent_channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.conv_in(x)
@@ -139,17 +139,17 @@ class Decoder(nn.Module):
     def __init__(self, layout: AutoencoderLayout):
         super().__init__()
         group = layout.group
-        width = layout.width * layout.multiples[-1]
-        self.conv_in = nn.Conv2d(layout.latent_channels, width, 3, padding=1)
-        self.mid = Middle(width, group)
+        channels = layout.channels * layout.multiples[-1]
+        self.conv_in = nn.Conv2d(layout.latent_channels, channels, 3, padding=1)
+        self.mid = Middle(channels, group)
         parts: list[nn.Module] = []
         for i, multiple in reversed(list(enumerate(layout.multiples))):
-            before, width = width, layout.width * multiple
-            blocks: list[nn.Module] = [ResnetBlock(before if n == 0 else width, width, group) for n in range(layout.blocks + 1)]
-            parts.insert(0, UpLevel(blocks, upsampler(width) if i > 0 else None))
+            before, channels = channels, layout.channels * multiple
+            blocks: list[nn.Module] = [ResnetBlock(before if n == 0 else channels, channels, group) for n in range(layout.blocks + 1)]
+            parts.insert(0, UpLevel(blocks, upsampler(channels) if i > 0 else None))
         self.up = nn.ModuleList(parts)
-        self.norm_out = norm(width, group)
-        self.conv_out = nn.Conv2d(width, 3, 3, padding=1)
+        self.norm_out = norm(channels, group)
+        self.conv_out = nn.Conv2d(channels, 3, 3, padding=1)
 
     def forward(self, z: Tensor) -> Tensor:
         x = self.mid(self.conv_in(z))
@@ -186,9 +186,9 @@ class Autoencoder(nn.Module):
 
     @torch.no_grad()
     def standardise(self, shift: Tensor, scale: Tensor) -> None:
-        """From now on latents are (latent - shift) * scale, [C] each; pictures come out as before.
+        """Change the weights so that latents are (latent - shift) * scale, [C] each; decoded pictures do not change.
 
-        SD1.5's latent format has one scale and no shift: a latent space of one's own is brought to it here.
+        SD1.5's latent format has one scale and no shift: a latent space of one's own is converted to it here.
         """
         channels = len(shift)
         weight, bias, bias_back = self.quant_conv.weight, cast(Tensor, self.quant_conv.bias), cast(Tensor, self.post_quant_conv.bias)

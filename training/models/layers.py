@@ -9,10 +9,10 @@ from lib_layerdiffuse.nets.transparent_decoder import Upsampler
 GROUPS = 32
 
 
-def group_norm(width: int, group: int | None, eps: float) -> nn.GroupNorm:
+def group_norm(channels: int, group: int | None, eps: float) -> nn.GroupNorm:
     """group: channels that are normalised together; None: 32 groups, as released."""
-    return nn.GroupNorm(width // group if group else GROUPS, width, eps=eps)
+    return nn.GroupNorm(channels // group if group else GROUPS, channels, eps=eps)
 
 
-def upsampler(width: int) -> Upsampler:
-    return Upsampler(width, nn)
+def upsampler(channels: int) -> Upsampler:
+    return Upsampler(channels, nn)

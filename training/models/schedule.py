@@ -22,16 +22,16 @@ def alphas_cumprod() -> Tensor:
 
 def noisy(clean: Tensor, noise: Tensor, t: Tensor) -> Tensor:
     """Latents [B, C, h, w] at timesteps t [B]."""
-    signal, spread = _levels(clean, t)
-    return signal * clean + spread * noise
+    signal, std = _levels(clean, t)
+    return signal * clean + std * noise
 
 
 def target(clean: Tensor, noise: Tensor, t: Tensor, prediction: str) -> Tensor:
     """What the network is to predict: the noise, or the velocity (Salimans & Ho 2022)."""
     if prediction == EPSILON:
         return noise
-    signal, spread = _levels(clean, t)
-    return signal * noise - spread * clean
+    signal, std = _levels(clean, t)
+    return signal * noise - std * clean
 
 
 def _levels(like: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:

@@ -18,7 +18,7 @@ def quick_gelu(x: Tensor) -> Tensor:
     return x * torch.sigmoid(1.702 * x)
 
 
-class Layer(nn.Module):
+class EncoderLayer(nn.Module):
     def __init__(self, width: int, heads: int, inner_width: int, activation: Callable[[Tensor], Tensor]):
         super().__init__()
         self.heads = heads
@@ -43,7 +43,7 @@ class TextEncoder(nn.Module):
         super().__init__()
         self.token_embedding = nn.Embedding(VOCABULARY, width)
         self.position_embedding = nn.Embedding(TOKENS, width)
-        self.layers = nn.ModuleList([Layer(width, heads, inner_width or width * 4, activation) for _ in range(layers)])
+        self.layers = nn.ModuleList([EncoderLayer(width, heads, inner_width or width * 4, activation) for _ in range(layers)])
         self.final_layer_norm = nn.LayerNorm(width)
 
     def forward(self, tokens: Tensor) -> Tensor:
@@ -62,13 +62,13 @@ class TextEncoder(nn.Module):
 
     @classmethod
     def from_state_dict(
-        cls, sd: Mapping[str, Tensor], activation: Callable[[Tensor], Tensor] = quick_gelu, head_width: int = 64
+        cls, sd: Mapping[str, Tensor], activation: Callable[[Tensor], Tensor] = quick_gelu, head_dim: int = 64
     ) -> TextEncoder:
         """The encoder that `sd` (keys "text_model.…", as in ComfyUI's files) belongs to, filled, float32."""
         width = sd[f"{PREFIX}final_layer_norm.weight"].shape[0]
         layers = 1 + max(int(key.split(".")[3]) for key in sd if key.startswith(f"{PREFIX}encoder.layers."))
         inner_width = sd[f"{PREFIX}encoder.layers.0.mlp.fc1.weight"].shape[0]
-        model = cls(width, layers, max(1, width // head_width), activation, inner_width)
+        model = cls(width, layers, max(1, width // head_dim), activation, inner_width)
         model.load_released(sd)
         return model
 

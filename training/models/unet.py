@@ -1,4 +1,4 @@
-"""The UNet of SD1.5 and SDXL, in ComfyUI's key names; widths, depths and conditioning are read from the weights or given."""
+"""The UNet of SD1.5 and SDXL, in ComfyUI's key names; channels, depths and conditioning are read from the weights or given."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from .layers import group_norm, upsampler
 
 @dataclass(frozen=True)
 class UNetLayout:
-    """`depths`: transformer blocks after each residual block, level by level; the middle has as many as the last, or `middle_depth`."""
+    """`depths`: transformer blocks after each residual block, level by level; `middle_depth`: those of the middle block."""
 
-    width: int
+    model_channels: int
     multiples: tuple[int, ...]
     depths: tuple[int, ...]
     middle_depth: int
-    context_width: int
-    heads: int | None  # the same number everywhere (SD1.5), or None:
-    head_width: int = 64  # heads of this width (SDXL)
-    vector_width: int | None = None  # SDXL's pooled text and sizes
+    context_dim: int
+    heads: int | None  # the same number everywhere (SD1.5); None:
+    head_dim: int = 64  # heads with this number of channels (SDXL)
+    vector_dim: int | None = None  # SDXL's pooled text and sizes
     linear: bool = False  # SDXL: projections around the transformers are linear layers
     group: int | None = None  # channels that are normalised together; None: 32 groups, as released
     blocks: int = 2
@@ -38,24 +38,24 @@ class UNetLayout:
     @classmethod
     def of(cls, sd: Mapping[str, Tensor], *, heads: int | None = None, group: int | None = None) -> UNetLayout:
         """Read from weights; `heads` cannot be read: SD1.5 has 8, SDXL heads of 64 channels."""
-        width, channels = sd["input_blocks.0.0.weight"].shape[:2]
+        model_channels, channels = sd["input_blocks.0.0.weight"].shape[:2]
         starts = [n for n in _numbers(sd, r"input_blocks\.(\d+)\.0\.op\.weight")]
         last = max(_numbers(sd, r"input_blocks\.(\d+)\."))
         bounds = [0, *starts, last + 1]
         firsts = [start + 1 for start in bounds[:-1]]
-        multiples = tuple(sd[f"input_blocks.{first}.0.out_layers.3.weight"].shape[0] // width for first in firsts)
+        multiples = tuple(sd[f"input_blocks.{first}.0.out_layers.3.weight"].shape[0] // model_channels for first in firsts)
         depths = tuple(_depth(sd, f"input_blocks.{first}.1") for first in firsts)
         context = next(tensor.shape[1] for key, tensor in sd.items() if key.endswith("attn2.to_k.weight"))
         linear = next(tensor.ndim == 2 for key, tensor in sd.items() if key.endswith("proj_in.weight"))
         vector = sd["label_emb.0.0.weight"].shape[1] if "label_emb.0.0.weight" in sd else None
         return cls(
-            width=width,
+            model_channels=model_channels,
             multiples=multiples,
             depths=depths,
             middle_depth=_depth(sd, "middle_block.1"),
-            context_width=context,
+            context_dim=context,
             heads=heads if heads or linear else 8,
-            vector_width=vector,
+            vector_dim=vector,
             linear=linear,
             group=group,
             blocks=firsts[1] - firsts[0] - 1,
@@ -71,24 +71,24 @@ def _depth(sd: Mapping[str, Tensor], prefix: str) -> int:
     return len(_numbers(sd, re.escape(prefix) + r"\.transformer_blocks\.(\d+)\."))
 
 
-def norm(width: int, layout: UNetLayout, eps: float = 1e-5) -> nn.GroupNorm:
-    return group_norm(width, layout.group, eps)
+def norm(channels: int, layout: UNetLayout, eps: float = 1e-5) -> nn.GroupNorm:
+    return group_norm(channels, layout.group, eps)
 
 
-def timestep_embedding(t: Tensor, width: int) -> Tensor:
-    """[B] -> [B, width]: cosines, then sines."""
-    frequency = torch.exp(-math.log(10000) * torch.arange(width // 2, device=t.device) / (width // 2))
+def timestep_embedding(t: Tensor, channels: int) -> Tensor:
+    """[B] -> [B, channels]: cosines, then sines."""
+    frequency = torch.exp(-math.log(10000) * torch.arange(channels // 2, device=t.device) / (channels // 2))
     angle = t.float()[:, None] * frequency
     return torch.cat([angle.cos(), angle.sin()], dim=1)
 
 
 class ResBlock(nn.Module):
-    def __init__(self, in_width: int, width: int, layout: UNetLayout):
+    def __init__(self, in_channels: int, channels: int, layout: UNetLayout):
         super().__init__()
-        self.in_layers = nn.Sequential(norm(in_width, layout), nn.SiLU(), nn.Conv2d(in_width, width, 3, padding=1))
-        self.emb_layers = nn.Sequential(nn.SiLU(), nn.Linear(layout.width * 4, width))
-        self.out_layers = nn.Sequential(norm(width, layout), nn.SiLU(), nn.Identity(), nn.Conv2d(width, width, 3, padding=1))
-        self.skip_connection = nn.Conv2d(in_width, width, 1) if in_width != width else nn.Identity()
+        self.in_layers = nn.Sequential(norm(in_channels, layout), nn.SiLU(), nn.Conv2d(in_channels, channels, 3, padding=1))
+        self.emb_layers = nn.Sequential(nn.SiLU(), nn.Linear(layout.model_channels * 4, channels))
+        self.out_layers = nn.Sequential(norm(channels, layout), nn.SiLU(), nn.Identity(), nn.Conv2d(channels, channels, 3, padding=1))
+        self.skip_connection = nn.Conv2d(in_channels, channels, 1) if in_channels != channels else nn.Identity()
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         h = self.in_layers(x) + self.emb_layers(embedding)[:, :, None, None]
@@ -96,13 +96,13 @@ class ResBlock(nn.Module):
 
 
 class CrossAttention(nn.Module):
-    def __init__(self, width: int, context_width: int, heads: int):
+    def __init__(self, channels: int, context_dim: int, heads: int):
         super().__init__()
         self.heads = heads
-        self.to_q = nn.Linear(width, width, bias=False)
-        self.to_k = nn.Linear(context_width, width, bias=False)
-        self.to_v = nn.Linear(context_width, width, bias=False)
-        self.to_out = nn.Sequential(nn.Linear(width, width), nn.Identity())
+        self.to_q = nn.Linear(channels, channels, bias=False)
+        self.to_k = nn.Linear(context_dim, channels, bias=False)
+        self.to_v = nn.Linear(context_dim, channels, bias=False)
+        self.to_out = nn.Sequential(nn.Linear(channels, channels), nn.Identity())
 
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
         return self.to_out(attention(self.to_q(x), self.to_k(context), self.to_v(context), self.heads))
@@ -123,9 +123,9 @@ class CrossAttention(nn.Module):
 
 
 class Gated(nn.Module):
-    def __init__(self, in_width: int, width: int):
+    def __init__(self, in_channels: int, channels: int):
         super().__init__()
-        self.proj = nn.Linear(in_width, width * 2)
+        self.proj = nn.Linear(in_channels, channels * 2)
 
     def forward(self, x: Tensor) -> Tensor:
         value, gate = self.proj(x).chunk(2, dim=-1)
@@ -133,22 +133,22 @@ class Gated(nn.Module):
 
 
 class FeedForward(nn.Module):
-    def __init__(self, width: int):
+    def __init__(self, channels: int):
         super().__init__()
-        self.net = nn.Sequential(Gated(width, width * 4), nn.Identity(), nn.Linear(width * 4, width))
+        self.net = nn.Sequential(Gated(channels, channels * 4), nn.Identity(), nn.Linear(channels * 4, channels))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.net(x)
 
 
 class TransformerBlock(nn.Module):
-    def __init__(self, width: int, layout: UNetLayout):
+    def __init__(self, channels: int, layout: UNetLayout):
         super().__init__()
-        heads = layout.heads or width // layout.head_width
-        self.attn1 = CrossAttention(width, width, heads)
-        self.attn2 = CrossAttention(width, layout.context_width, heads)
-        self.ff = FeedForward(width)
-        self.norm1, self.norm2, self.norm3 = (nn.LayerNorm(width) for _ in range(3))
+        heads = layout.heads or channels // layout.head_dim
+        self.attn1 = CrossAttention(channels, channels, heads)
+        self.attn2 = CrossAttention(channels, layout.context_dim, heads)
+        self.ff = FeedForward(channels)
+        self.norm1, self.norm2, self.norm3 = (nn.LayerNorm(channels) for _ in range(3))
 
     def forward(self, x: Tensor, context: Tensor, units: Sequence[SharingUnit] | None, control: Tensor | None) -> Tensor:
         n = self.norm1(x)
@@ -159,12 +159,12 @@ class TransformerBlock(nn.Module):
 
 
 class SpatialTransformer(nn.Module):
-    def __init__(self, width: int, depth: int, layout: UNetLayout):
+    def __init__(self, channels: int, depth: int, layout: UNetLayout):
         super().__init__()
         self.linear = layout.linear
-        self.norm = norm(width, layout, eps=1e-6)
-        self.proj_in, self.proj_out = (nn.Linear(width, width) if self.linear else nn.Conv2d(width, width, 1) for _ in range(2))
-        self.transformer_blocks = nn.ModuleList([TransformerBlock(width, layout) for _ in range(depth)])
+        self.norm = norm(channels, layout, eps=1e-6)
+        self.proj_in, self.proj_out = (nn.Linear(channels, channels) if self.linear else nn.Conv2d(channels, channels, 1) for _ in range(2))
+        self.transformer_blocks = nn.ModuleList([TransformerBlock(channels, layout) for _ in range(depth)])
 
     def forward(self, x: Tensor, context: Tensor, units: Sequence[SharingUnit] | None, control: Tensor | None) -> Tensor:
         h = self.norm(x)
@@ -177,9 +177,9 @@ class SpatialTransformer(nn.Module):
 
 
 class Downsample(nn.Module):
-    def __init__(self, width: int):
+    def __init__(self, channels: int):
         super().__init__()
-        self.op = nn.Conv2d(width, width, 3, stride=2, padding=1)
+        self.op = nn.Conv2d(channels, channels, 3, stride=2, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.op(x)
@@ -194,40 +194,40 @@ class UNet(nn.Module):
     def __init__(self, layout: UNetLayout):
         super().__init__()
         self.layout = layout
-        embedding = layout.width * 4
-        self.time_embed = nn.Sequential(nn.Linear(layout.width, embedding), nn.SiLU(), nn.Linear(embedding, embedding))
-        if layout.vector_width is not None:
-            vector = nn.Sequential(nn.Linear(layout.vector_width, embedding), nn.SiLU(), nn.Linear(embedding, embedding))
+        embedding = layout.model_channels * 4
+        self.time_embed = nn.Sequential(nn.Linear(layout.model_channels, embedding), nn.SiLU(), nn.Linear(embedding, embedding))
+        if layout.vector_dim is not None:
+            vector = nn.Sequential(nn.Linear(layout.vector_dim, embedding), nn.SiLU(), nn.Linear(embedding, embedding))
             self.label_emb = nn.Sequential(vector)
 
-        def block(in_width: int, width: int, depth: int) -> list[nn.Module]:
-            return [ResBlock(in_width, width, layout), *([SpatialTransformer(width, depth, layout)] if depth else [])]
+        def block(in_channels: int, channels: int, depth: int) -> list[nn.Module]:
+            return [ResBlock(in_channels, channels, layout), *([SpatialTransformer(channels, depth, layout)] if depth else [])]
 
-        width, last = layout.width, len(layout.multiples) - 1
-        skips = [width]
-        self.input_blocks = nn.ModuleList([nn.ModuleList([nn.Conv2d(layout.channels, width, 3, padding=1)])])
+        channels, last = layout.model_channels, len(layout.multiples) - 1
+        skips = [channels]
+        self.input_blocks = nn.ModuleList([nn.ModuleList([nn.Conv2d(layout.channels, channels, 3, padding=1)])])
         for i, (multiple, depth) in enumerate(zip(layout.multiples, layout.depths, strict=True)):
             for _ in range(layout.blocks):
-                self.input_blocks.append(nn.ModuleList(block(width, layout.width * multiple, depth)))
-                width = layout.width * multiple
-                skips.append(width)
+                self.input_blocks.append(nn.ModuleList(block(channels, layout.model_channels * multiple, depth)))
+                channels = layout.model_channels * multiple
+                skips.append(channels)
             if i < last:
-                self.input_blocks.append(nn.ModuleList([Downsample(width)]))
-                skips.append(width)
+                self.input_blocks.append(nn.ModuleList([Downsample(channels)]))
+                skips.append(channels)
 
-        around = [ResBlock(width, width, layout) for _ in range(2)]
-        transformer = [SpatialTransformer(width, layout.middle_depth, layout)] if layout.middle_depth else []
+        around = [ResBlock(channels, channels, layout) for _ in range(2)]
+        transformer = [SpatialTransformer(channels, layout.middle_depth, layout)] if layout.middle_depth else []
         self.middle_block = nn.ModuleList([around[0], *transformer, around[1]])
 
         self.output_blocks = nn.ModuleList()
         for i, (multiple, depth) in reversed(list(enumerate(zip(layout.multiples, layout.depths, strict=True)))):
             for n in range(layout.blocks + 1):
-                parts = block(width + skips.pop(), layout.width * multiple, depth)
-                width = layout.width * multiple
+                parts = block(channels + skips.pop(), layout.model_channels * multiple, depth)
+                channels = layout.model_channels * multiple
                 if i > 0 and n == layout.blocks:
-                    parts.append(upsampler(width))
+                    parts.append(upsampler(channels))
                 self.output_blocks.append(nn.ModuleList(parts))
-        self.out = nn.Sequential(norm(width, layout), nn.SiLU(), nn.Conv2d(width, 4, 3, padding=1))
+        self.out = nn.Sequential(norm(channels, layout), nn.SiLU(), nn.Conv2d(channels, 4, 3, padding=1))
 
     @classmethod
     def from_state_dict(cls, sd: Mapping[str, Tensor], *, heads: int | None = None, group: int | None = None) -> UNet:
@@ -245,7 +245,7 @@ class UNet(nn.Module):
         sharing: AttentionSharing | None = None,
         control: Tensor | None = None,
     ) -> Tensor:
-        embedding = self.time_embed(timestep_embedding(timestep, self.layout.width))
+        embedding = self.time_embed(timestep_embedding(timestep, self.layout.model_channels))
         if vector is not None:
             embedding = embedding + self.label_emb(vector)
         units = iter(()) if sharing is None else iter(_in_forward_order(sharing))

@@ -1,4 +1,4 @@
-"""The small autoencoder of the mini family. (Real families bring their own: every other stage takes it as it is.)"""
+"""The small autoencoder of the mini family. (Real families have their own: in every other stage it is frozen.)"""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ CROPS_UNTIL = 0.75  # share of the run that sees crops of half the side
 
 
 class AutoencoderObjective(Objective):
-    """Reconstruction, and a divergence heavy enough that the latent keeps room: what it does not need for the picture stays
-    near the prior, and that is where latent transparency hides alpha later."""
+    """Reconstruction, and a divergence with enough weight that the part of the latent that the picture does not need stays near the prior:
+    latent transparency stores alpha there later."""
 
     def __init__(self, autoencoder: Autoencoder, side: int, divergence: float):
         super().__init__()
@@ -30,13 +30,13 @@ class AutoencoderObjective(Objective):
         if draws.progress < CROPS_UNTIL:
             picture = crop(pictures(draws, self.side), self.side // 2, draws.uniform(draws.batch, 2)[draws.rows])
         else:  # as many pixels as before
-            draws = draws.fewer(4)
+            draws = draws.smaller(4)
             picture = pictures(draws, self.side)
         noise = draws.normal(draws.batch, 4, picture.shape[2] // 8, picture.shape[3] // 8)[draws.rows]
         picture = picture.to(next(self.parameters()).device) * 2 - 1
-        mean, deviation = self.autoencoder.posterior(picture)
-        decoded = self.autoencoder.decode(mean + deviation * noise.to(mean)).float()
-        nats = 0.5 * (mean.square() + deviation.square() - 1 - 2 * deviation.log()).sum(dim=(1, 2, 3)).mean()
+        mean, std = self.autoencoder.posterior(picture)
+        decoded = self.autoencoder.decode(mean + std * noise.to(mean)).float()
+        nats = 0.5 * (mean.square() + std.square() - 1 - 2 * std.log()).sum(dim=(1, 2, 3)).mean()
         reconstruction = picture_loss(decoded, picture)
         total = reconstruction + self.divergence * nats / picture[0].numel()
         error = (decoded.clamp(-1, 1) - picture).square().mean() / 4
@@ -45,12 +45,12 @@ class AutoencoderObjective(Objective):
             "reconstruction": reconstruction,
             "psnr": -10 * error.log10(),
             "nats_per_cell": nats / mean[0].numel(),
-            "deviation": deviation.mean(),
+            "std": std.mean(),
         }
 
 
 def pictures(draws: Draws, side: int) -> Tensor:
-    """What the mini models will show: sprites on mid-grey, backgrounds, and both together, [B, 3, side, side] in [0, 1]."""
+    """Pictures of what the mini models are for: sprites on mid-grey, backgrounds, and both together, [B, 3, side, side] in [0, 1]."""
     choice, mine = draws.uniform(draws.batch), torch.zeros(draws.batch, dtype=torch.bool)
     mine[draws.rows] = True
     cut_out, plain, both = (mine & kind for kind in (choice < 0.4, (choice >= 0.4) & (choice < 0.6), choice >= 0.6))
@@ -63,7 +63,7 @@ def pictures(draws: Draws, side: int) -> Tensor:
 
 @torch.no_grad()
 def standardise(autoencoder: Autoencoder, side: int, count: int, seed: int) -> None:
-    """Bring the latents' mean to 0 and their deviation to what SD1.5's latent format takes for granted."""
+    """Scale the latents to mean 0 and the std that SD1.5's latent format assumes."""
     draws = Draws(0, 1, count, slice(None), torch.Generator().manual_seed(seed))
     latents = torch.cat([autoencoder.posterior(part * 2 - 1)[0] for part in pictures(draws, side).split(16)])
     autoencoder.standardise(latents.mean(dim=(0, 2, 3)), 1 / (SD15_SCALE * latents.std(dim=(0, 2, 3))))

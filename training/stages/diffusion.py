@@ -84,8 +84,8 @@ class DiffusionObjective(Objective):
     def items(self, draws: Draws) -> Tensor:
         """Which items a step looks at: every one once, in another order, before any comes again, unless simple ones go first."""
         if draws.progress < self.widens_until:
-            share = FIRST + (1 - FIRST) * draws.progress / self.widens_until
-            return (draws.uniform(draws.batch) * int(len(self.data) * share)).long()[draws.rows]
+            fraction = FIRST + (1 - FIRST) * draws.progress / self.widens_until
+            return (draws.uniform(draws.batch) * int(len(self.data) * fraction)).long()[draws.rows]
         count, first = len(self.data), draws.step * draws.batch
         places = torch.arange(first, first + draws.batch)[draws.rows]
         return torch.tensor([_order(count, place // count)[place % count] for place in places.tolist()])
@@ -140,5 +140,5 @@ def attention_modules(unet: UNet) -> list:
     return [attention for block in transformers for attention in (block.attn1, block.attn2)]
 
 
-def _conv(name: str, width: int, in_width: int, side: int) -> dict[str, tuple[int, ...]]:
-    return {f"{name}.weight": (width, in_width, side, side), f"{name}.bias": (width,)}
+def _conv(name: str, channels: int, in_channels: int, side: int) -> dict[str, tuple[int, ...]]:
+    return {f"{name}.weight": (channels, in_channels, side, side), f"{name}.bias": (channels,)}

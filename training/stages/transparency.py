@@ -1,7 +1,7 @@
-"""Latent transparency (paper section 3.1, equations 1-6): hide alpha in the latent of a picture, and find it there.
+"""Latent transparency (paper section 3.1, equations 1-6): store alpha in the latent of a picture, and read it from there.
 
 An encoder adds an offset to the latent of the picture on mid-grey, small enough that the frozen autoencoder decodes the picture as
-before; a decoder reads alpha and colour back out of the decoded picture and the latent.
+before; a decoder estimates alpha and colour from the decoded picture and the latent.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from ..losses import picture_loss
 from ..models.autoencoder import Autoencoder
 from ..models.patch_gan import PatchDiscriminator, discriminator_loss
 
-FAINT = 0.05  # weight of colour where nothing is visible
-LOUD = 0.02  # share of the identity loss's weight at the start
-GAIN = 1.6  # of the encoder's convolutions at the start: what SiLU leaves of a signal is about as large after each as before
-LOUD_GAIN = 7.0  # of its last convolution: the offset is about half the posterior's deviation then
+HIDDEN_COLOUR = 0.05  # weight of colour where alpha is 0
+IDENTITY_START = 0.02  # of the identity loss's weight, at the start
+GAIN = 1.6  # of the encoder's convolutions at the start: the std after SiLU is then about that before the convolution
+LAST_GAIN = 7.0  # of its last convolution: the offset is about half the posterior's std then
 
 
 class Pictures(Protocol):
@@ -40,22 +40,22 @@ class Pictures(Protocol):
 class TransparencySettings:
     """Weights of the losses as published; dropout for the robust decoder.
 
-    At first the identity loss counts for little and nothing is dropped: the offset has to be loud until the decoder has learnt to
-    read it. With the full weight from the first step on it falls silent, and alpha is guessed from the picture alone.
+    At first the identity loss has a small weight and nothing is dropped: the offset has to be large until the decoder has learnt to
+    read it. With the full weight from the first step on the offset vanishes, and alpha is guessed from the picture alone.
     """
 
     reconstruction: float = 1.0
     alpha: float = 1.0  # of alpha beside colour in the reconstruction loss
     identity: float = 1.0
     identity_rises: tuple[float, float] = (0.05, 0.11)  # progress from which to which its weight grows to the full one
-    size: float = 0.0  # of the offset's mean square over the latent's variance: what is as loud as the latent is hard to generate
+    size: float = 0.0  # of the offset's mean square over the latent's variance: an offset as large as the latent is hard to generate
     adversarial: float = 0.01
     adversarial_from: float = 0.5  # progress at which the discriminator joins; it learns before
-    offset_dropout: float = 0.3  # share of the offset that is missing, in cells or whole pictures
-    latent_noise: float = 0.0  # as a share of the latent's deviation: generated latents are never quite clean
+    offset_dropout: float = 0.3  # fraction of the offset that is missing, in cells or whole pictures
+    latent_noise: float = 0.0  # as a fraction of the latent's std: generated latents have some noise left
 
-    def quietness(self, progress: float) -> float:
-        """From 0 while the offset may be loud to 1."""
+    def identity_ramp(self, progress: float) -> float:
+        """From 0 (the offset may be large) to 1 (the full weight of the identity loss)."""
         start, end = self.identity_rises
         return min(1.0, max(0.0, (progress - start) / max(1e-9, end - start)))
 
@@ -63,8 +63,8 @@ class TransparencySettings:
 class TransparencyObjective(Objective):
     """Trains an offset encoder and a transparency decoder against a frozen autoencoder, or the decoder alone if the encoder is frozen.
 
-    The encoder is trained for a scale of 1 and brought to OFFSET_SCALE when it is saved: a step of the optimiser would be 300 times
-    as large otherwise.
+    The encoder is trained for a scale of 1 and converted to OFFSET_SCALE when it is saved: otherwise the optimiser's steps would be 300
+    times as large.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class TransparencyObjective(Objective):
         return players if self.discriminator is None else players | {"discriminator": list(self.discriminator.parameters())}
 
     def forward(self, draws: Draws, player: str = "") -> dict[str, Tensor]:
-        return self._judge() if player else self._estimate(draws)
+        return self._discriminate() if player else self._estimate(draws)
 
     def _estimate(self, draws: Draws) -> dict[str, Tensor]:
         settings = self.settings
@@ -99,9 +99,9 @@ class TransparencyObjective(Objective):
         rgba = rgba.to(next(self.parameters()).device)
         alpha, bled = rgba[:, 3:], bleed(rgba)
         with torch.no_grad():
-            mean, deviation = self.autoencoder.posterior(on_grey(rgba) * 2 - 1)
-        offset = deviation * raw_offset(self.encoder, alpha, bled).float()
-        latent = mean + offset * kept(offset, settings.offset_dropout * settings.quietness(draws.progress), draws)
+            mean, std = self.autoencoder.posterior(on_grey(rgba) * 2 - 1)
+        offset = std * raw_offset(self.encoder, alpha, bled).float()
+        latent = mean + offset * offset_mask(offset, settings.offset_dropout * settings.identity_ramp(draws.progress), draws)
         if settings.latent_noise:
             noise = draws.normal(draws.batch, *latent.shape[1:])[draws.rows].to(latent)
             latent = latent + noise * (settings.latent_noise * mean.std())
@@ -110,9 +110,9 @@ class TransparencyObjective(Objective):
         identity = picture_loss(picture, on_grey(rgba))
         estimate = self.decoder(picture.clamp(0, 1), latent).float()
         found, colour = (estimate[:, :1], estimate[:, 1:]) if self.alpha_first else (estimate[:, 3:], estimate[:, :3])
-        reconstruction = settings.alpha * picture_loss(found, alpha) + picture_loss(colour, bled, weight=alpha + FAINT)
+        reconstruction = settings.alpha * picture_loss(found, alpha) + picture_loss(colour, bled, weight=alpha + HIDDEN_COLOUR)
 
-        weight = settings.identity * max(LOUD, settings.quietness(draws.progress))
+        weight = settings.identity * max(IDENTITY_START, settings.identity_ramp(draws.progress))
         size = offset.square().mean() / mean.var()
         total = settings.reconstruction * reconstruction + weight * identity + settings.size * size
         alpha_error = (found.clamp(0, 1) - alpha).abs().mean()
@@ -130,7 +130,7 @@ class TransparencyObjective(Objective):
                 total = total + settings.adversarial * losses["adversarial"]
         return losses | {"total": total}
 
-    def _judge(self) -> dict[str, Tensor]:
+    def _discriminate(self) -> dict[str, Tensor]:
         assert self.discriminator is not None and self._last is not None
         real, fake = self._last
         return {"total": discriminator_loss(self.discriminator(real).float(), self.discriminator(fake).float())}
@@ -140,29 +140,29 @@ class TransparencyObjective(Objective):
         return scaled(self.encoder.state_dict(), 1 / OFFSET_SCALE)
 
 
-def new_encoder(widths: tuple[int, ...]) -> OffsetEncoder:
-    """An offset encoder that starts loud; `widths`: channels before the first and after each convolution.
+def new_encoder(channels: tuple[int, ...]) -> OffsetEncoder:
+    """An offset encoder whose offset is large at the start; `channels`: channels before the first and after each convolution.
 
-    It has no norms: with torch's own start the picture fades from layer to layer, what is left at the end are the biases, and an
-    offset that is the same everywhere says nothing.
+    It has no norms: with torch's own initialisation the signal shrinks from layer to layer until only the biases are left, and an offset
+    that is the same everywhere holds no alpha.
     """
-    encoder = OffsetEncoder(widths)
+    encoder = OffsetEncoder(channels)
     convolutions = [part for part in encoder.blocks if isinstance(part, nn.Conv2d)]
     for convolution in convolutions:
-        gain = LOUD_GAIN if convolution is convolutions[-1] else GAIN
+        gain = LAST_GAIN if convolution is convolutions[-1] else GAIN
         nn.init.normal_(convolution.weight, std=gain * convolution.weight[0].numel() ** -0.5)
         nn.init.zeros_(cast(Tensor, convolution.bias))
     return encoder
 
 
-def new_decoder(widths: tuple[int, ...], attention: tuple[bool, ...], latent_channels: int) -> TransparentDecoder:
+def new_decoder(channels: tuple[int, ...], attention: tuple[bool, ...], latent_channels: int) -> TransparentDecoder:
     """A transparency decoder in the released layout."""
-    layout = DecoderLayout(widths, attention, resnets=2, pixel_channels=3, latent_channels=latent_channels, out_channels=4)
+    layout = DecoderLayout(channels, attention, resnets=2, pixel_channels=3, latent_channels=latent_channels, out_channels=4)
     return TransparentDecoder(layout)
 
 
 def scaled(weights: Mapping[str, Tensor], factor: float) -> dict[str, Tensor]:
-    """Weights of an offset encoder whose offset is so many times as large."""
+    """Weights of an offset encoder whose offset is `factor` times as large."""
     last = max(int(key.split(".")[1]) for key in weights)
     return {**weights, **{f"blocks.{last}.{name}": weights[f"blocks.{last}.{name}"] * factor for name in ("weight", "bias")}}
 
@@ -182,8 +182,8 @@ def bleed(rgba: Tensor) -> Tensor:
     return bleed_rgb(rgba.movedim(1, -1)).movedim(-1, 1)
 
 
-def kept(offset: Tensor, dropout: float, draws: Draws) -> Tensor:
-    """Which of the offset is there, 0 or 1: [B, 1, h, w]. Half of what is missing are scattered cells, half whole pictures."""
+def offset_mask(offset: Tensor, dropout: float, draws: Draws) -> Tensor:
+    """Where the offset is kept (1) or dropped (0): [B, 1, h, w], or [1] without dropout. Half of the drops are cells, half pictures."""
     if not dropout:
         return offset.new_ones(1)
     cells = (draws.uniform(draws.batch, 1, *offset.shape[2:]) >= dropout / 2)[draws.rows]

@@ -138,7 +138,7 @@ def _latent_of_size(latent: Tensor | None, pixel: Tensor, channels: int) -> Tens
 def _decoder_bytes(decoder: ManagedNetwork[TransparentDecoder], passes: int, pixels: int) -> int:
     """Working memory for a picture of so many pixels."""
     layout = decoder.network.layout
-    values = pixels * layout.widths[0]
+    values = pixels * layout.channels[0]
     values = min(DECODER_VALUES * values, DECODER_VALUES_BESIDE_STRIPS * values + STRIPS * STRIP_VALUES)
     values += 2 * layout.attention_scores(decoder.device, pixels)  # the scores and their softmax
     return values * memory.dtype_size(decoder.dtype) + pixels * (passes // 2 + 2) * 4 * 4
@@ -146,7 +146,7 @@ def _decoder_bytes(decoder: ManagedNetwork[TransparentDecoder], passes: int, pix
 
 def _encoder_bytes(encoder: ManagedNetwork[OffsetEncoder], pixels: int) -> int:
     """Working memory for a picture of so many pixels."""
-    return pixels * ENCODER_VALUES * encoder.network.width * memory.dtype_size(encoder.dtype)
+    return pixels * ENCODER_VALUES * encoder.network.channels * memory.dtype_size(encoder.dtype)
 
 
 def _estimate(

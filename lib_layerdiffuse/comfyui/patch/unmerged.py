@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ...errors import DiaphaneError
 from ...nets.low_rank import LowRank
-from ...nets.operations import holding
+from ...nets.operations import layer_with
 from .additional import attach, attached
 from .forward_hooks import ForwardHook, ForwardHooks
 from .strength import Activity
@@ -135,9 +135,9 @@ def _diff_layer(module: Any, path: str, weight: Tensor | None, bias: Tensor | No
         change["bias"] = bias
     ops = comfy.ops.manual_cast
     if _is_linear(module):
-        return holding(ops.Linear, change, module.in_features, module.out_features, bias="bias" in change)
+        return layer_with(ops.Linear, change, module.in_features, module.out_features, bias="bias" in change)
     if hasattr(module, "kernel_size") and len(module.kernel_size) == 2:
-        return holding(
+        return layer_with(
             ops.Conv2d,
             change,
             change["weight"].shape[1] * module.groups,
@@ -151,7 +151,7 @@ def _diff_layer(module: Any, path: str, weight: Tensor | None, bias: Tensor | No
         )
     change.setdefault("bias", torch.zeros_like(change["weight"]))
     if hasattr(module, "num_groups"):
-        return holding(ops.GroupNorm, change, module.num_groups, module.num_channels, eps=module.eps)
+        return layer_with(ops.GroupNorm, change, module.num_groups, module.num_channels, eps=module.eps)
     if hasattr(module, "normalized_shape"):
-        return holding(ops.LayerNorm, change, module.normalized_shape, eps=module.eps)
+        return layer_with(ops.LayerNorm, change, module.normalized_shape, eps=module.eps)
     raise DiaphaneError(f"The patch of {path} ({type(module).__name__}) works only with start 0 and end 1.")
