@@ -17,7 +17,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 STRIP_VALUES = 1 << 24  # of a strip [B, C, rows, W]; enough to keep a graphics card busy
-STATISTICS_EPS = 1e-12  # in place of a norm's own epsilon, where the variance is computed from rstd
 
 Convolution = Callable[[Tensor], Tensor]
 
@@ -99,17 +98,15 @@ def _affine(norm: nn.GroupNorm, parts: Sequence[Tensor], rows: int) -> tuple[Ten
     fractions, means, variances = [], [], []
     for top in range(0, height, rows):
         strip = joined([part[:, :, top : top + rows] for part in parts]).float()
-        strip = strip.contiguous(memory_format=_layout(strip))  # the strips of several pictures are not
-        batch, channels, lines, width = strip.shape
-        # Only the statistics are used: this operator is the fastest way to get them.
-        _, mean, rstd = torch.native_group_norm(strip, None, None, batch, channels, lines * width, norm.num_groups, STATISTICS_EPS)
-        fractions.append(lines / height)
+        groups = strip.unflatten(1, (norm.num_groups, -1)).flatten(3)  # [B, groups, C / groups, rows W]
+        variance, mean = torch.var_mean(groups, dim=(2, 3), correction=0)
+        fractions.append(strip.shape[2] / height)
         means.append(mean)
-        variances.append(rstd**-2 - STATISTICS_EPS)
-    part_of_all = torch.tensor(fractions, device=means[0].device)[:, None, None]
+        variances.append(variance)
+    fraction = torch.tensor(fractions, device=means[0].device)[:, None, None]
     strip_means, strip_variances = torch.stack(means), torch.stack(variances)
-    mean = (part_of_all * strip_means).sum(dim=0)
-    variance = (part_of_all * (strip_variances + (strip_means - mean).square())).sum(dim=0)
+    mean = (fraction * strip_means).sum(dim=0)
+    variance = (fraction * (strip_variances + (strip_means - mean).square())).sum(dim=0)
     per_group = norm.num_channels // norm.num_groups
     rstd, mean = (x.repeat_interleave(per_group, dim=1) for x in ((variance + norm.eps).rsqrt(), mean))
     weight, bias = _weight_and_bias(norm, parts[0])
@@ -132,8 +129,5 @@ def _weight_and_bias(norm: nn.GroupNorm, like: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _empty(like: Tensor, channels: int, height: int) -> Tensor:
-    return torch.empty(like.shape[0], channels, height, like.shape[3], dtype=like.dtype, device=like.device, memory_format=_layout(like))
-
-
-def _layout(x: Tensor) -> torch.memory_format:
-    return torch.channels_last if x.stride(1) == 1 else torch.contiguous_format
+    layout = torch.channels_last if like.stride(1) == 1 else torch.contiguous_format
+    return torch.empty(like.shape[0], channels, height, like.shape[3], dtype=like.dtype, device=like.device, memory_format=layout)
