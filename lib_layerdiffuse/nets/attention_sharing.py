@@ -112,7 +112,8 @@ class SharingUnit(nn.Module):
                 low_rank.up = nn.Identity()
         if self.frames == 1:
             _multiply(device, self.temporal_i, self.temporal_v, self.temporal_o)
-            self.temporal_q = self.temporal_k = self.temporal_v = self.temporal_o = nn.Identity()
+            for part in "qkvo":
+                setattr(self, f"temporal_{part}", nn.Identity())
 
 
 @torch.no_grad()
