@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from tests.faults.reports import LONGEST
-from tests.faults.test_inputs import Right, picture, right
+from tests.faults.right import Right, picture, right
 
 __all__ = ["right"]
 
