@@ -28,8 +28,6 @@ from lib_layerdiffuse.comfyui.patch.attention_sharing import BLOCKS, share_atten
 from lib_layerdiffuse.comfyui.patch.deltas import apply_deltas
 from lib_layerdiffuse.errors import DiaphaneError
 from tests.host.reference import (
-    Shared,
-    SharedAttention,
     as_the_host_runs,
     assert_differ,
     assert_no_hooks,
@@ -44,6 +42,7 @@ from tests.host.reference import (
     stand_in_deltas,
     stand_in_sharing,
 )
+from tests.host.shared_attention import Shared, SharedAttention
 
 Apply = Callable[[ModelPatcher], ModelPatcher]
 

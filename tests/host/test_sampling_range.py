@@ -27,7 +27,6 @@ from lib_layerdiffuse.comfyui.patch.lora import apply_lora
 from lib_layerdiffuse.errors import DiaphaneError
 from tests.host.reference import (
     Conditioning,
-    Shared,
     as_the_host_runs,
     assert_closer,
     assert_same,
@@ -45,6 +44,7 @@ from tests.host.reference import (
     watched,
     with_concat,
 )
+from tests.host.shared_attention import Shared
 
 STEPS = 4
 
