@@ -1,6 +1,6 @@
 """A file that a node fetches, from a hub and onto a disk that fail at every stage; then from one that does not.
 
-What the download itself does is in tests/unit/test_weights_fetch.py. Here a node in the host asks for the file.
+What the download itself does is in tests/unit/test_weights_fetch.py and test_weights_resume.py. Here a node in the host asks for the file.
 """
 
 # The host is not typed, and what it infers is often too narrow.
@@ -24,7 +24,7 @@ import torch
 from tests.faults.conftest import Run
 from tests.faults.disks import Disk, small_disk
 from tests.faults.reports import told
-from tests.unit.test_weights_fetch import Hub, hub
+from tests.unit.hub import Hub, hub
 
 __all__ = ["hub", "small_disk"]
 
@@ -45,7 +45,7 @@ def folder(hub: Hub, pack: ModuleType, layer_models: Path, tmp_path: Path, monke
     ]
     monkeypatch.setattr(catalogue, "CATALOGUE", tuple(files))
     monkeypatch.setattr(fetch, "_PAUSE", 0.01)
-    monkeypatch.setattr("tests.unit.test_weights_fetch.PATH", f"/some/repo/resolve/abc/{NAME}")
+    monkeypatch.setattr("tests.unit.hub.PATH", f"/some/repo/resolve/abc/{NAME}")
     monkeypatch.setitem(folder_paths.folder_names_and_paths, "layer_model", ([str(tmp_path)], {".safetensors"}))
     return tmp_path
 

@@ -16,8 +16,7 @@ from psd_tools import PSDImage
 from dev import comfyui
 from dev.prompts import Json, encode, loader, node, text_to_image
 from dev.server import ComfyServer, ServerError, stage, unstage
-from tests.unit import test_weights_fetch as weights_fetch
-from tests.unit.test_weights_fetch import Hub
+from tests.unit.hub import Hub
 
 pytestmark = pytest.mark.live
 
@@ -87,7 +86,7 @@ def layered(seed: int) -> Json:
 
 
 def test_two_servers_fetch_one_file(servers: list[ComfyServer], hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(weights_fetch, "PATH", f"/some/repo/resolve/abc/{NAME}")
+    monkeypatch.setattr("tests.unit.hub.PATH", f"/some/repo/resolve/abc/{NAME}")
     folder = servers[0].base_directory / "models" / "layer_model"
     hub.script = ["hang"]
     results: list[Any] = []
