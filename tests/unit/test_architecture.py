@@ -30,6 +30,10 @@ MAY_IMPORT = {
 FLOORS = ["recipes", "patch", "alpha", "models"]
 ARROWS = 12
 
+# All that hold Python, and how long a file of it may be.
+FOLDERS = ["dev", "lib_layerdiffuse", "nodes", "tests", "training"]
+LONGEST = 330
+
 
 def imported(path: Path, statement: ast.stmt | None = None) -> set[str]:
     """Dotted names of all that a file, or one of its imports, imports; relative ones resolved from the repository's root."""
@@ -117,6 +121,12 @@ def test_psd_tools_is_imported_only_when_a_psd_is_written(path: Path) -> None:
     at_once = {name for statement in ast.parse(path.read_text(encoding="utf-8")).body for name in imported(path, statement)}
     assert path == writer or not {name for name in at_once if name.startswith("psd_tools")}
     assert "lib_layerdiffuse.documents.psd" not in at_once
+
+
+def test_no_python_file_is_too_long_to_read() -> None:
+    paths = [path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py")] + list(ROOT.glob("*.py"))
+    lines = {str(path.relative_to(ROOT)): len(path.read_text(encoding="utf-8").splitlines()) for path in paths}
+    assert not {name: count for name, count in lines.items() if count > LONGEST}
 
 
 def test_requirements_name_neither_diffusers_nor_opencv() -> None:
