@@ -4,7 +4,8 @@
 # pyright: reportArgumentType=false, reportCallIssue=false, reportAttributeAccessIssue=false, reportMissingImports=false
 from __future__ import annotations
 
-from collections.abc import Callable
+import importlib
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ Inputs = dict[str, Any]
 Value = Callable[[], Any]
 
 PATCH: Inputs = {"weight": 1.0, "start": 0.0, "end": 1.0}
+FAMILIES = ("SDXL", "SD1.5", "Flux")
 SIDE = 64
 
 
@@ -148,3 +150,14 @@ class Right:
 @pytest.fixture(scope="session")
 def right(model: Callable[[str], Any], vae: Callable[[str], Any]) -> Right:
     return Right(model, vae)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def models_stay_as_they_are(model: Callable[[str], Any]) -> Iterator[None]:
+    """Patch nodes work on clones: whatever failed in a file, the base models carry nothing after it."""
+    yield
+    importlib.import_module("comfy.model_management").unload_all_models()
+    for family in FAMILIES:
+        base = model(family)
+        assert not base.patches and not base.additional_models and not base.injections and not base.wrappers, family
+        assert not any(module._forward_hooks or module._forward_pre_hooks for module in base.model.modules()), family

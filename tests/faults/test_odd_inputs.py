@@ -10,10 +10,10 @@ from torch import Tensor
 
 from tests.faults.conftest import Run
 from tests.faults.reports import told
-from tests.faults.right import SIDE, Inputs, Right, Value, latent, picture, right, text
+from tests.faults.right import SIDE, Inputs, Right, Value, latent, models_stay_as_they_are, picture, right, text
 from tests.faults.test_inputs import SOCKETS
 
-__all__ = ["right"]
+__all__ = ["models_stay_as_they_are", "right"]
 
 
 # --- sizes, channels and precisions that are odd but right -----------------------------------------------------------------------------

@@ -14,10 +14,10 @@ import torch
 
 from tests.faults.conftest import Run
 from tests.faults.reports import told
-from tests.faults.right import Doubler, Inputs, Right, picture, right
-from tests.faults.test_inputs import FAMILIES, SOCKETS
+from tests.faults.right import FAMILIES, Doubler, Inputs, Right, models_stay_as_they_are, picture, right
+from tests.faults.test_inputs import SOCKETS
 
-__all__ = ["right"]
+__all__ = ["models_stay_as_they_are", "right"]
 
 NEEDS = {
     "DiaphaneTransparent": {"SDXL", "SD1.5", "Flux"},

@@ -1,4 +1,4 @@
-"""Layers of the mini family, painted in the host: they fit together, and each shows what its own prompt says."""
+"""Layers of the mini family, painted in ComfyUI: they fit together, and each shows what its own prompt says."""
 
 # The host is not typed, and what it infers is often too narrow.
 # pyright: reportArgumentType=false, reportCallIssue=false, reportAttributeAccessIssue=false, reportMissingImports=false
@@ -17,7 +17,7 @@ from lib_layerdiffuse.comfyui.models.mini import load_mini
 from lib_layerdiffuse.comfyui.recipes.joint import make_joint, make_joint_from_layer
 from lib_layerdiffuse.comfyui.recipes.transparent import make_transparent
 from lib_layerdiffuse.pixels.composite import Layer, composite
-from training.data.procedural import Layers, layers
+from training.data.procedural import LayerBatch, layers
 from training.judge import judge
 from training.losses import psnr
 
@@ -36,7 +36,7 @@ def _host() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def drawn() -> Layers:
+def drawn() -> LayerBatch:
     return layers(SETS, SIDE, torch.Generator().manual_seed(9001))
 
 
@@ -63,11 +63,11 @@ def over(background: Tensor, foreground: Tensor) -> Tensor:
     return composite([Layer(background[..., :3]), Layer(foreground)], SIDE, SIDE)
 
 
-def captions_of(drawn: Layers) -> dict[str, list[str]]:
+def captions_of(drawn: LayerBatch) -> dict[str, list[str]]:
     return dict(zip(JOINT, (drawn.foreground_captions, drawn.background_captions, drawn.blended_captions), strict=True))
 
 
-def test_joint_layers_fit_and_obey_their_own_prompts(drawn: Layers) -> None:
+def test_joint_layers_fit_and_obey_their_own_prompts(drawn: LayerBatch) -> None:
     model, clip, vae = load_mini()
     found = paint(make_joint(model), clip, vae, JOINT, captions_of(drawn), seed=5)
     assert likeness(found["blended"], over(found["background"], found["foreground"])) >= 25
@@ -81,7 +81,7 @@ def test_joint_layers_fit_and_obey_their_own_prompts(drawn: Layers) -> None:
 
 
 @pytest.mark.parametrize(("given", "least"), [("foreground", 22), ("background", 25)])
-def test_the_given_layer_is_kept(drawn: Layers, given: str, least: float) -> None:
+def test_the_given_layer_is_kept(drawn: LayerBatch, given: str, least: float) -> None:
     model, clip, vae = load_mini()
     names = tuple(name for name in JOINT if name != given)
     values = []
