@@ -91,7 +91,7 @@ FAULTS: dict[str, tuple[Json, str, list[str]]] = {
     "a patch of another family": (
         changed("SD1.5", patch={"file": "layer_xl_transparent_attn.safetensors"}),
         "DiaphaneTransparent",
-        ["SD1.5 attention sharing", "SDXL attention LoRA"],
+        ["SD1.5 attention sharing", "SDXL delta file"],
     ),
     "a truncated file": (changed(decode={"decoder_file": TRUNCATED}), "DiaphaneVAEDecode", [TRUNCATED, "cut off", "Delete it"]),
     "a web page": (changed(decode={"decoder_file": WEB_PAGE}), "DiaphaneVAEDecode", [WEB_PAGE, "web page", "Delete it"]),
@@ -128,7 +128,7 @@ FAULTS: dict[str, tuple[Json, str, list[str]]] = {
     "the joint file for a single picture": (
         changed("SD1.5", patch={"file": "layer_sd15_joint.safetensors"}),
         "DiaphaneTransparent",
-        ["layer_sd15_joint.safetensors: This is not a file for 1 layer", "3 frames", "Choose another file"],
+        ["layer_sd15_joint.safetensors: This is not a file for 1 layer", "3 layers (joint)", "Choose another file"],
     ),
     "Joint on SDXL": (changed(patch=joint()), "DiaphaneJoint", ["needs an SD1.5 model, got SDXL", "LayerDiffuse Blend"]),
     "Joint From Layer on SDXL": (
