@@ -1,5 +1,5 @@
 # Every target builds what it needs first; nothing asks questions or needs a terminal.
-# COMFYUI_DIR=/path/to/ComfyUI uses that one instead (see CONTRIBUTING.md).
+# COMFYUI_DIR=/path/to/ComfyUI uses that one instead (see docs/development.md).
 
 PYTHON ?= python3
 PORT ?= 8188
@@ -65,7 +65,7 @@ help-pictures:
 	$(COMFYUI) run -m dev.help_pictures $(ARGS)
 
 prompts:
-	$(HOST) run -m dev.export_prompts
+	$(COMFYUI) run -m dev.export_prompts
 
 test:
 	$(COMFYUI) run -m pytest $(TESTS) -m "not full" $(WORKERS) $(ARGS)

@@ -1,1 +1,1 @@
-"""The networks of LayerDiffuse and their maths. torch only."""
+"""The networks of LayerDiffuse and their maths. torch and einops only."""

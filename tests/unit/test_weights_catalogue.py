@@ -14,7 +14,7 @@ from lib_layerdiffuse.weights.catalogue import CATALOGUE, Family, Role, WeightFi
 FACTS = Path(__file__).parents[1] / "golden" / "facts"
 CONV_IN = "diffusion_model.input_blocks.0.0.weight::diff::0"
 
-# docs/facts.md section 1: name -> (bytes or None where it says "~", sha256)
+# docs/facts.md section 1: name -> (bytes or None where it says "about", sha256)
 PUBLISHED = {
     "layer_xl_transparent_attn.safetensors": (743352688, "b7919c5b4837fb64f24c97a7abdf1a9c6e8d60de080a5dae089dde098266df95"),
     "layer_xl_transparent_conv.safetensors": (3619745776, "5ee958d80dcd515fa7ac915274c536fadd3db5d919adeb5ff45107b6169aacc7"),
