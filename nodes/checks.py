@@ -16,7 +16,7 @@ from .inputs import WeightFile
 
 Node = TypeVar("Node", bound=type[io.ComfyNode])
 
-# How a value of each type is called, and known.
+# {type: (its name in messages, whether a value is one)}
 TYPES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "IMAGE": ("a picture", lambda value: isinstance(value, Tensor)),
     "MASK": ("a mask", lambda value: isinstance(value, Tensor)),
@@ -56,7 +56,7 @@ def _allowed(what: str, item: Any, value: Any) -> Any:
     if isinstance(item, io.String.Input):
         return str(value)
     if isinstance(item, io.Combo.Input):
-        # Which files there are may have changed since the schema was made; whoever looks for one says that it is not there.
+        # Which files there are may have changed since the schema was made; `find_file` raises the error for one that is missing.
         if not isinstance(item, WeightFile) and value not in (item.options or []):
             choices = ", ".join(map(str, item.options or []))
             raise DiaphaneError(f"{what} has to be one of {choices}; got {value!r}. Change it, or what is connected to it.")

@@ -118,7 +118,10 @@ class SharingUnit(nn.Module):
 
 @torch.no_grad()
 def _multiply(device: torch.device, first: nn.Linear, *others: nn.Linear) -> None:
-    """Make the first of several linear layers in a row compute what all of them do; products in float32, its dtype and device are kept."""
+    """Make the first of several linear layers in a row, all with a bias or none, compute what all of them do.
+
+    Products in float32; the first layer keeps its dtype and device.
+    """
     weight, bias = first.weight.to(device, torch.float32), first.bias
     for layer in others:
         matrix = layer.weight.to(weight)

@@ -51,6 +51,8 @@ def explain_disk(file: WeightFile, folder: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in DISK_FULL:
             reason = f"the disk of {folder} is full. Make room and try again: what has come so far is kept"
+        elif error.errno == errno.EFBIG:
+            reason = f"the disk of {folder} cannot hold a file of that size. Name a folder on another disk in extra_model_paths.yaml"
         elif error.errno == errno.EISDIR:
             reason = f"there is a folder of that name in {folder}. Move it away"
         elif error.errno in _NOT_ALLOWED:

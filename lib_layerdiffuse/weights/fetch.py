@@ -107,6 +107,7 @@ def _locked(file: WeightFile, folder: Path, poll: Callable[[], None]) -> Iterato
     from filelock import FileLock, Timeout
 
     lock = FileLock(folder / _HIDDEN / f"{file.name}.lock")
+    waiting = False
     try:
         while not lock.is_locked:
             try:
@@ -115,6 +116,9 @@ def _locked(file: WeightFile, folder: Path, poll: Callable[[], None]) -> Iterato
             except NotImplementedError:  # a file system without locks: the checksum finds two writers
                 break
             if not lock.is_locked:
+                if not waiting:
+                    logger.info("Waiting for another download of %s.", file.name)
+                waiting = True
                 poll()
         yield
     finally:
@@ -147,7 +151,7 @@ def _download(file: WeightFile, folder: Path, handle: FileIO, progress: _Progres
             tries -= 1
             if not tries or not error.retry:
                 raise not_fetched(file, folder, error) from error
-            logger.warning("%s: %s. Continuing at byte %d.", file.name, error, position)
+            logger.warning("%s: the connection broke off. Continuing at byte %d.", file.name, position)
             _wait(_PAUSE, progress)
     with explain_disk(file, folder):
         os.fsync(handle.fileno())

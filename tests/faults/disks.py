@@ -31,7 +31,7 @@ def small_disk(request: Any, tmp_path: Path) -> Iterator[Disk]:
     folder = tmp_path / "small disk"
     folder.mkdir()
     if request.param == "no large files":
-        yield Disk(folder, _no_large_files, "could not be written")
+        yield Disk(folder, _no_large_files, "cannot hold a file of that size")
         return
     mounted = sys.platform == "linux" and os.geteuid() == 0
     mounted = mounted and not subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={ROOM}", "tmpfs", str(folder)], check=False).returncode

@@ -45,6 +45,8 @@ def folder(hub: Hub, pack: ModuleType, layer_models: Path, tmp_path: Path, monke
     ]
     monkeypatch.setattr(catalogue, "CATALOGUE", tuple(files))
     monkeypatch.setattr(fetch, "_PAUSE", 0.01)
+    # The stand-in is smaller than a usual piece; what comes before a cut is kept in whole pieces.
+    monkeypatch.setattr(importlib.import_module(f"{part}.download"), "_CHUNK", 1 << 14)
     monkeypatch.setattr("tests.unit.hub.PATH", f"/some/repo/resolve/abc/{NAME}")
     monkeypatch.setitem(folder_paths.folder_names_and_paths, "layer_model", ([str(tmp_path)], {".safetensors"}))
     return tmp_path

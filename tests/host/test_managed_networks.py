@@ -20,7 +20,7 @@ from dev.stand_ins.seeded import seeded_weights
 from dev.stand_ins.shapes import offset_encoder_shapes
 from dev.stand_ins.vae import build_vae
 from lib_layerdiffuse.comfyui.alpha import managed_network as networks
-from lib_layerdiffuse.comfyui.alpha.attempts import Plan, plans, raise_non_oom
+from lib_layerdiffuse.comfyui.alpha.attempts import plans, raise_non_oom
 from lib_layerdiffuse.comfyui.alpha.codec import decode_rgba, encode_rgba
 from lib_layerdiffuse.comfyui.alpha.managed_network import ManagedNetwork
 from lib_layerdiffuse.comfyui.alpha.transparent_vae import TransparentVAE
@@ -126,7 +126,22 @@ def test_devices_that_tell_no_one_are_asked_beforehand(
     monkeypatch.setattr(encoder.patcher, "get_free_memory", lambda *_: 999)
     encoder.device = torch.device(device)
     first = next(plans(encoder, "encode", (2, 600, 600), 0, lambda pixels: 1000))
-    assert first == Plan(0 if device == "cuda" else 256, [slice(0, 1), slice(1, 2)])
+    assert (first.tile, [*first.batches]) == (0 if device == "cuda" else 256, [slice(0, 1), slice(1, 2)])
+
+
+def test_what_is_finished_is_not_computed_again(encoder: ManagedNetwork[OffsetEncoder], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "load_models_gpu", lambda *_, **__: None)
+    monkeypatch.setattr(encoder.patcher, "get_free_memory", lambda *_: 4000)
+    tried: list[tuple[int, int, int]] = []
+    for plan in plans(encoder, "encode", (8, 300, 300), 0, lambda pixels: 1000):
+        for rows in plan.batches:
+            tried.append((plan.tile, rows.start, rows.stop))
+            if len(tried) in (2, 4, 5):
+                break  # as if memory ran out
+        else:
+            break
+    whole = [(0, 0, 4), (0, 4, 8), (0, 4, 6), (0, 6, 8), (0, 6, 7)]
+    assert tried == [*whole, (256, 0, 4), (256, 4, 8)]
 
 
 def test_attention_is_counted_where_its_scores_are_held() -> None:

@@ -27,8 +27,8 @@ class UNetLayout:
     depths: tuple[int, ...]
     middle_depth: int
     context_dim: int
-    heads: int | None  # the same number everywhere (SD1.5); None:
-    head_dim: int = 64  # heads with this number of channels (SDXL)
+    heads: int | None  # the same number everywhere (SD1.5); None: as many as head_dim gives (SDXL)
+    head_dim: int = 64  # channels of a head where heads is None
     vector_dim: int | None = None  # SDXL's pooled text and sizes
     linear: bool = False  # SDXL: projections around the transformers are linear layers
     group: int | None = None  # channels that are normalised together; None: 32 groups, as released

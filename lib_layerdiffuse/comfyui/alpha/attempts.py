@@ -25,7 +25,7 @@ class Plan(NamedTuple):
     """One way to compute a batch of pictures."""
 
     tile: int  # side of the tiles in pixels; 0 = whole pictures
-    batches: list[slice]  # the rows that are computed together
+    batches: Iterator[slice]  # the rows that are computed together; what the last plan finished with this tile size stays
 
 
 def plans(network: ManagedNetwork[Any], verb: str, shape: Sequence[int], tile: int, bytes_for: Callable[[int], int]) -> Iterator[Plan]:
@@ -36,6 +36,14 @@ def plans(network: ManagedNetwork[Any], verb: str, shape: Sequence[int], tile: i
     many pixels. verb: what is done, for sentences. Raises DiaphaneError after the last plan.
     """
     count, height, width = shape
+    finished = 0  # rows, in tiles of the present size
+
+    def batches(size: int) -> Iterator[slice]:
+        nonlocal finished
+        while finished < count:
+            yield slice(finished, min(count, finished + size))
+            finished += size
+
     tile = -(-tile // TILE_STEP) * TILE_STEP  # over a wire comes any number
     longest = max(height, width)
     sides = (tile,) if 0 < tile < longest else (0, *(side for side in FALLBACK_TILES if side < longest))
@@ -46,8 +54,9 @@ def plans(network: ManagedNetwork[Any], verb: str, shape: Sequence[int], tile: i
         size = max(1, min(count, free // needed))
         if free < needed and network.device.type in SILENT_DEVICES and side != sides[-1]:
             size = 0
+        finished = 0
         while size:
-            yield Plan(side, [slice(first, first + size) for first in range(0, count, size)])
+            yield Plan(side, batches(size))
             memory.soft_empty_cache()
             size = (size + 1) // 2 if size > 1 else 0
         logger.warning("Not enough memory to %s %dx%d %s.", verb, width, height, f"in tiles of {side}" if side else "as a whole")

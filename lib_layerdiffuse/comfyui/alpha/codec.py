@@ -76,7 +76,7 @@ def encode_rgba(
 
     rgba [B, H, W, 4] in [0, 1], straight alpha, finite, H and W multiples of 8. tile: side of the tiles in pixels, 0 = whole.
     offset_scale: strength of the offset that carries alpha; 0 gives the latent of the picture on mid-grey.
-    -> [B, C, H/8, W/8] in raw VAE space, float32, on ComfyUI's intermediate device (docs/facts.md section 4).
+    -> [B, C, H/8, W/8] in raw VAE space, of the dtype that `vae.encode` gives, on ComfyUI's intermediate device (docs/facts.md section 4).
     """
     mean, std = encode_posterior(vae, on_grey(rgba), tile=tile)
     if offset_scale == 0.0:

@@ -19,7 +19,7 @@ def check_complete(weights: Mapping[str, Tensor], network_class: NetworkClass[nn
     except KeyError as error:
         raise WeightsError(f"This is not {what}: it misses {error.args[0]}. Choose another file.") from error
     except (IndexError, ValueError, ArithmeticError, RuntimeError) as error:
-        # No network has such shapes: too few dimensions, widths that norms or heads cannot divide, or none at all.
+        # No network has such shapes: too few dimensions, channels that norms or heads cannot divide, or none at all.
         raise WeightsError(f"This is not {what}: its tensors have impossible shapes. Choose another file.") from error
     check_keys(weights, expected, what)
     for key, shape in expected.items():

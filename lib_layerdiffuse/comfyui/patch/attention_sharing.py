@@ -259,6 +259,7 @@ def _same_frames(x: Tensor, before: Tensor, frames: int) -> bool:
 
 def _node_of(patch: Any) -> str:
     """A name for a patch of another node: its class, or the one that it is defined in."""
+    patch = getattr(patch, "func", patch)  # of a functools.partial
     return getattr(patch, "__qualname__", type(patch).__qualname__).split(".")[0]
 
 

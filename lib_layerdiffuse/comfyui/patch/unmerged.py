@@ -38,7 +38,7 @@ class Change(NamedTuple):
 def add_unmerged(model: ModelPatcher, patches: Patches, activity: Activity, key: str) -> None:
     """Apply `patches` to `model` (a clone that the caller owns) as bypasses of its modules.
 
-    They live in an additional model, so ComfyUI loads, offloads and accounts for them.
+    The bypasses are in an additional model, so ComfyUI loads, offloads and accounts for them.
     """
     by_module: dict[str, list[Change]] = {}
     for patch_key, patch in patches.items():
