@@ -11,7 +11,7 @@ from torch import Tensor
 from ..errors import DiaphaneError
 from .blend import BLENDS, NORMAL
 
-STRIP_PIXELS = 1 << 18  # composited at a time: the intermediate pictures of a blend stay small beside the canvas
+STRIP_PIXELS = 1 << 16  # composited at a time on a processor, so that the intermediate pictures stay in its cache
 LEAST_ALPHA = torch.finfo(torch.float32).tiny  # to divide by where a picture is transparent
 
 
@@ -81,13 +81,23 @@ def composite(layers: Sequence[Layer], height: int, width: int, top: int = 0, ro
     if _fills(lowest, height, width):
         background, layers = lowest.image, layers[1:]
     else:
-        background = lowest.image.new_zeros(1, height, width, 4)
-    canvas = background[:, top : top + rows].float().repeat(count // len(background), 1, 1, 1)
-    strip = max(1, STRIP_PIXELS // (count * width))
+        background = lowest.image.new_zeros(1, 1, 1, 4).expand(1, height, width, 4)
+    result = torch.empty(count, rows, width, background.shape[-1], device=background.device)
+    # ComfyUI composites on the processor as a rule: strips and planes take two fifths of the textbook time there (docs/benchmarks.md).
+    strip = max(1, STRIP_PIXELS // (count * width)) if result.device.type == "cpu" else rows
     for first in range(0, rows, strip):
+        part = result[:, first : first + strip]
+        start = top + first
+        canvas = _planes(background[:, start : start + part.shape[1]].float().expand_as(part))
         for layer in layers:
-            paint(canvas[:, first : first + strip], layer, top + first)
-    return canvas
+            paint(canvas, layer, start)
+        part.copy_(canvas)
+    return result
+
+
+def _planes(picture: Tensor) -> Tensor:
+    """A copy that is stored channel by channel: three or four values at a time are too few for a processor's vector units."""
+    return picture.movedim(-1, 1).clone(memory_format=torch.contiguous_format).movedim(1, -1)
 
 
 def _fills(layer: Layer, height: int, width: int) -> bool:
@@ -101,7 +111,7 @@ def paint(canvas: Tensor, layer: Layer, top: int = 0) -> None:
     first_column, last_column = inside(x, layer.image.shape[2], canvas.shape[2])
     if first_row >= last_row or first_column >= last_column:
         return
-    source = layer.image[:, first_row:last_row, first_column:last_column].to(canvas)
+    source = _planes(layer.image[:, first_row:last_row, first_column:last_column].to(canvas))
     part = canvas[:, first_row + y : last_row + y, first_column + x : last_column + x]
     _put_over(part, source, layer.mode, layer.opacity)
 
