@@ -33,7 +33,7 @@ async def comfy_entrypoint() -> ComfyExtension:
             dataclasses.replace(file, repo="some/repo", revision="abc", size=None, sha256=digest) if file.name == NAME else file
             for file in catalogue.CATALOGUE
         )
-    for save in modules("host.save_layers"):
+    for save in modules("comfyui.save_layers"):
         save.os = Dying(save.os)
     return Trouble()
 
