@@ -131,7 +131,7 @@ def use(tensors: Mapping[str, Tensor]) -> None:
                 except WeightsError as error:  # the keys are right, the shapes are not
                     short(error)
     for network in (TransparentDecoder, OffsetEncoder, AttentionSharing):
-        # What `host.networks.check_complete` takes for an answer.
+        # What `check_complete` takes for an answer.
         with suppress(KeyError, IndexError, ValueError, ArithmeticError, RuntimeError):
             network.from_shapes(shapes_of(tensors), device="meta")
 
