@@ -1,5 +1,6 @@
 """What artists read agrees with the nodes: tooltips, translations, the README's tables, links."""
 
+# pyright: reportMissingImports=false
 from __future__ import annotations
 
 import json

@@ -1,5 +1,6 @@
 """Help pages have one form, and describe the inputs and outputs that the nodes have."""
 
+# pyright: reportMissingImports=false
 from __future__ import annotations
 
 import re

@@ -3,6 +3,7 @@
 host_newer.json lists what the pack uses of ComfyUI: the signature in 0.30.0, the newest one that could be read, and what changed.
 """
 
+# pyright: reportMissingImports=false
 from __future__ import annotations
 
 import ast
@@ -22,14 +23,16 @@ from torch import Tensor
 
 from dev.comfyui import ROOT
 from dev.stand_ins.seeded import seeded_weights
-from dev.stand_ins.shapes import offset_encoder_shapes, transparent_decoder_shapes
+from dev.stand_ins.shapes import offset_encoder_shapes
 from dev.stand_ins.vae import build_vae
-from dev.stand_ins.weights import transparent_decoder
 from lib_layerdiffuse.comfyui.alpha.codec import decode_rgba, encode_rgba
 from lib_layerdiffuse.comfyui.alpha.managed_network import ManagedNetwork
 from lib_layerdiffuse.comfyui.alpha.transparent_vae import TransparentVAE
 from lib_layerdiffuse.nets.offset_encoder import OffsetEncoder
 from lib_layerdiffuse.nets.transparent_decoder import TransparentDecoder
+from tests.host.networks import _inference, decoder
+
+__all__ = ["_inference", "decoder"]
 
 ENTRIES: dict[str, dict[str, str]] = {
     entry["name"]: entry for entry in json.loads(Path(__file__).with_name("host_newer.json").read_text(encoding="utf-8"))["entries"]
@@ -59,17 +62,6 @@ def parameters(written: str) -> list[inspect.Parameter] | None:
             argument.annotation = None
     exec(compile(ast.fix_missing_locations(ast.Module([function], [])), "<signature>", "exec"), scope)  # noqa: S102 (this repository's list)
     return list(inspect.signature(scope["f"]).parameters.values())
-
-
-@pytest.fixture(autouse=True)
-def _inference() -> Iterator[None]:
-    with torch.inference_mode():
-        yield
-
-
-@pytest.fixture(scope="module")
-def decoder() -> ManagedNetwork[TransparentDecoder]:
-    return ManagedNetwork(TransparentDecoder, transparent_decoder(transparent_decoder_shapes(4), "test"))
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,6 @@
 """Decoding and encoding with alpha through ComfyUI's memory management, on small networks."""
 
+# pyright: reportMissingImports=false
 from __future__ import annotations
 
 from collections.abc import Callable

@@ -1,5 +1,6 @@
 """decode_rgba: any size and batch, in the memory that there is, in tiles where that is too little."""
 
+# pyright: reportMissingImports=false
 from __future__ import annotations
 
 import logging

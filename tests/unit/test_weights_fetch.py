@@ -1,5 +1,6 @@
 """Downloads against a hub on 127.0.0.1 that cuts, lies, redirects and dies on demand."""
 
+# pyright: reportMissingImports=false
 from __future__ import annotations
 
 import hashlib

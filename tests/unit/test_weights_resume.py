@@ -1,5 +1,6 @@
 """Downloads that break off and go on, and several at once, against a hub that cuts on demand."""
 
+# pyright: reportMissingImports=false
 from __future__ import annotations
 
 import threading
