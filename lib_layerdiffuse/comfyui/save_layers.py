@@ -137,7 +137,7 @@ def _save_pngs(folder: Path, stem: str, layers: Layers, metadata: Metadata) -> l
         for path, layer in zip(paths, layers.layers, strict=True):
             comfy.model_management.throw_exception_if_processing_interrupted()
             place = {"x": layer.x, "y": layer.y, "width": layers.width, "height": layers.height}
-            settings = {**place, "mode": layer.mode, "opacity": layer.opacity}
+            settings = {**place, "mode": layer.mode, "opacity": layer.opacity, "visible": layer.visible}
             chunks = text_chunks(metadata)
             chunks.add_itxt("Title", layer.name)
             chunks.add_text("layer", json.dumps(settings))

@@ -70,7 +70,7 @@ def stack_xml(layers: Layers, sources: list[str]) -> bytes:
                 "x": str(layer.x),
                 "y": str(layer.y),
                 "opacity": f"{layer.opacity:.6g}",
-                "visibility": "visible",
+                "visibility": "visible" if layer.visible else "hidden",
                 "composite-op": OPERATIONS[layer.mode],
             },
         )

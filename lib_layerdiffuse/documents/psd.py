@@ -23,6 +23,7 @@ from psd_tools.psd.layer_and_mask import (
     ChannelInfo,
     GlobalLayerMaskInfo,
     LayerAndMaskInformation,
+    LayerFlags,
     LayerInfo,
     LayerRecord,
     LayerRecords,
@@ -116,6 +117,7 @@ def _record(layer: Layer, compressed: ChannelDataList) -> LayerRecord:
         channel_info=[ChannelInfo(channel, len(data.data) + 2) for channel, data in zip(CHANNELS, compressed, strict=True)],
         blend_mode=MODES[layer.mode],
         opacity=round(layer.opacity * 255),
+        flags=LayerFlags(visible=layer.visible),
         name=name.encode("macroman", errors="replace").decode("macroman"),
     )
     record.tagged_blocks.set_data(Tag.UNICODE_LAYER_NAME, name)

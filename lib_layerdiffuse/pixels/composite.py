@@ -17,7 +17,10 @@ LEAST_ALPHA = torch.finfo(torch.float32).tiny  # to divide by where a picture is
 
 @dataclass(frozen=True)
 class Layer:
-    """A picture on a canvas: image [B, H, W, 3 or 4], straight alpha; x, y: the position of its top left corner."""
+    """A picture on a canvas: image [B, H, W, 3 or 4], straight alpha; x, y: the position of its top left corner.
+
+    A layer that is not visible is kept in files and counts for nothing in the composite.
+    """
 
     image: Tensor
     name: str = ""
@@ -25,6 +28,7 @@ class Layer:
     opacity: float = 1.0
     x: int = 0
     y: int = 0
+    visible: bool = True
 
 
 @dataclass(frozen=True)
@@ -101,11 +105,18 @@ def _planes(picture: Tensor) -> Tensor:
 
 
 def _fills(layer: Layer, height: int, width: int) -> bool:
-    return layer.mode == NORMAL and layer.opacity == 1.0 and (layer.x, layer.y, *layer.image.shape[1:3]) == (0, 0, height, width)
+    return (
+        layer.visible
+        and layer.mode == NORMAL
+        and layer.opacity == 1.0
+        and (layer.x, layer.y, *layer.image.shape[1:3]) == (0, 0, height, width)
+    )
 
 
 def paint(canvas: Tensor, layer: Layer, top: int = 0) -> None:
     """Put a layer on the canvas [B, rows, W, 3 or 4], in place. top: the row of the picture that the canvas begins with."""
+    if not layer.visible:
+        return
     x, y = layer.x, layer.y - top
     first_row, last_row = inside(y, layer.image.shape[1], canvas.shape[1])
     first_column, last_column = inside(x, layer.image.shape[2], canvas.shape[2])

@@ -69,7 +69,7 @@ def off_canvas(layers: Layers, above: int = 0) -> list[str]:
     return [
         layer.name or _number(index)
         for index, layer in enumerate(layers.layers)
-        if index >= above and _is_outside(layer, layers.height, layers.width)
+        if index >= above and layer.visible and _is_outside(layer, layers.height, layers.width)
     ]
 
 

@@ -50,7 +50,7 @@ def stack(parts: Any) -> Any:
     layer = parts.composite.Layer
     layers = [layer(picture(48, 64, 0)[..., :3], name="ground")]
     for index, mode in enumerate(parts.blend.BLENDS):
-        place = {"x": 7 * index - 12, "y": 30 - 4 * index}
+        place = {"x": 7 * index - 12, "y": 30 - 4 * index, "visible": index != 16}
         layers.append(layer(picture(20, 30, index + 1), name=f"{mode} é 狐 <&>", mode=mode, opacity=(index + 3) / 20, **place))
     return parts.composite.Layers(48, 64, tuple(layers))
 
@@ -81,7 +81,7 @@ def test_psd_opens_with_the_same_layers(stack: Any, saved: Callable[..., list[Pa
     for ours, theirs in zip(stack.layers, document, strict=True):
         assert (theirs.name, theirs.left, theirs.top) == (ours.name, ours.x, ours.y)
         assert theirs.blend_mode.name.lower().replace("_", " ").replace("color", "colour").replace("linear dodge", "add") == ours.mode
-        assert theirs.opacity == round(ours.opacity * 255)
+        assert (theirs.opacity, theirs.visible) == (round(ours.opacity * 255), ours.visible)
         pixels = np.array(theirs.topil())
         assert np.array_equal(pixels[..., : ours.image.shape[-1]], to_bytes(ours.image[0]))
     flat = to_bytes(stack.flatten()[0])
@@ -120,7 +120,8 @@ def test_openraster_follows_its_specification(stack: Any, parts: Any, saved: Cal
         [root] = image
         assert root.tag == "stack"
         for ours, theirs in zip(reversed(stack.layers), root, strict=True):
-            assert theirs.tag == "layer" and (theirs.get("name"), theirs.get("visibility")) == (ours.name, "visible")
+            assert theirs.tag == "layer" and theirs.get("name") == ours.name
+            assert theirs.get("visibility") == ("visible" if ours.visible else "hidden")
             assert (int(theirs.attrib["x"]), int(theirs.attrib["y"])) == (ours.x, ours.y)
             assert float(theirs.attrib["opacity"]) == pytest.approx(ours.opacity)
             assert theirs.get("composite-op") in BASELINE or ours.mode == "exclusion"
@@ -155,7 +156,15 @@ def test_pngs_are_numbered_and_know_their_place(stack: Any, saved: Callable[...,
         with Image.open(path) as image:
             assert np.array_equal(np.array(image), to_bytes(layer.image[0]))
             assert image.info["Title"] == layer.name and json.loads(image.info["prompt"]) == WORKFLOW["prompt"]
-            place = {"x": layer.x, "y": layer.y, "width": 64, "height": 48, "mode": layer.mode, "opacity": layer.opacity}
+            place = {
+                "x": layer.x,
+                "y": layer.y,
+                "width": 64,
+                "height": 48,
+                "mode": layer.mode,
+                "opacity": layer.opacity,
+                "visible": layer.visible,
+            }
             assert json.loads(image.info["layer"]) == place
     assert [path.name for path in saved(stack, "PNG", "pngs/all")][0] == "all_00002_01.png"
 

@@ -185,6 +185,12 @@ def test_layers_are_cut_at_the_canvas_and_keep_the_rest_bit_identical() -> None:
     assert touched.any() and not touched[5:].any() and not touched[:, :26].any()
 
 
+def test_hidden_layers_count_for_nothing_but_their_place() -> None:
+    below, hidden, above = (Layer(torch.rand(1, 8, 8, 4), visible=visible) for visible in (True, False, True))
+    assert torch.equal(composite([below, hidden, above], 8, 8), composite([below, above], 8, 8))
+    assert composite([hidden], 8, 8).count_nonzero() == 0
+
+
 def test_batches_meet() -> None:
     single, several = picture(8, 8), picture(8, 8, seed=1, batch=3)
     result = composite([Layer(single), Layer(several)], 8, 8)
