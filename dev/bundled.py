@@ -1,4 +1,7 @@
-"""The workflows that the pack ships, in UI format and as exported prompts: what the demo and the live and browser tests start from."""
+"""The workflows that the pack ships, in UI format and as exported prompts: what the demo and the live and browser tests start from.
+
+The template browser shows nothing but a file's name, in the order of names: a name is a number, a title, and the model in brackets.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,15 @@ Json = dict[str, Any]
 FOLDER = ROOT / "workflows"
 BLUEPRINTS = ROOT / "subgraphs"
 PROMPTS = ROOT / "tests" / "prompts"
-FAMILIES = {"sdxl": "SDXL", "sd15": "SD1.5", "flux": "Flux", "mini": "SD1.5"}
+# The model that a name ends in, and its family.
+FAMILIES = {"SDXL": "SDXL", "SD1.5": "SD1.5", "Flux": "Flux", "mini": "SD1.5"}
+# The plain transparent picture of each model.
+TRANSPARENT = {
+    "mini": "01 Start here - transparent picture, no download (mini)",
+    "SDXL": "20 Transparent picture (SDXL)",
+    "SD1.5": "40 Transparent picture (SD1.5)",
+    "Flux": "60 Transparent picture (Flux)",
+}
 # What the workflows' Load Image nodes name: ComfyUI ships a picture of this name.
 EXAMPLE = "example.png"
 
@@ -35,16 +46,21 @@ def prompt(name: str) -> Json:
 
 
 def family(name: str) -> str:
-    """The model family that a workflow is made for, from the end of its name. ValueError if it says none."""
-    suffix = name.rpartition("_")[2]
-    if suffix not in FAMILIES:
-        raise ValueError(f"The name of {name}.json does not end in a model family: {', '.join(FAMILIES)}.")
-    return FAMILIES[suffix]
+    """The model family that a workflow is made for."""
+    return FAMILIES[_model(name)]
 
 
 def is_mini(name: str) -> bool:
     """Whether a workflow runs on the models that come with the pack."""
-    return name.endswith("_mini")
+    return _model(name) == "mini"
+
+
+def _model(name: str) -> str:
+    """The model in brackets at the end of a name. ValueError if it is none of FAMILIES."""
+    model = name.rpartition(" (")[2].removesuffix(")")
+    if model not in FAMILIES:
+        raise ValueError(f"The name of {name}.json does not end in a model in brackets: {', '.join(FAMILIES)}.")
+    return model
 
 
 def on_stand_ins(name: str) -> Json:

@@ -30,10 +30,10 @@ Json = dict[str, Any]
 RESULTS = comfyui.HOME / "demo"
 # Where `make serve` has its models too; survives `make clean-host`.
 WEIGHTS = comfyui.HOME / "ComfyUI" / "models" / "layer_model"
-PICTURE = "transparent_mini"
+PICTURE = bundled.TRANSPARENT["mini"]
 NUMBER = re.compile(r"_\d+_?$")  # that ComfyUI ends the names of files with
 # Keys that only checkpoints of that family have.
-SIGNS = {"sdxl": "conditioner.embedders.1.", "sd15": "cond_stage_model.", "flux": "double_blocks.0."}
+SIGNS = {"SDXL": "conditioner.embedders.1.", "SD1.5": "cond_stage_model.", "Flux": "double_blocks.0."}
 
 
 class DemoError(Exception):
@@ -60,7 +60,7 @@ def run(installation: comfyui.ComfyUI, checkpoint: Path | None, text: str | None
     stage(base, PACKS)
     arguments: list[str] = []
     if checkpoint:
-        names = [f"transparent_{family_of(checkpoint)}"]
+        names = [bundled.TRANSPARENT[family_of(checkpoint)]]
         arguments = ["--extra-model-paths-config", str(model_paths(base, checkpoint, installation))]
         print(f"Checkpoint: {checkpoint}")
     else:
@@ -83,7 +83,7 @@ def paint(server: ComfyServer, name: str, checkpoint: Path | None, text: str | N
     history = server.queue(prompt, Progress(titles), timeout=24 * 3600)
     RESULTS.mkdir(parents=True, exist_ok=True)
     for path in server.outputs(history):
-        kept = f"{name}_preview" if path.parent.name == "temp" else NUMBER.sub("", path.stem)
+        kept = f"{name} preview" if path.parent.name == "temp" else NUMBER.sub("", path.stem)
         print(described(Path(shutil.copy(path, RESULTS / f"{kept}{path.suffix}"))))
     print(f"{history.seconds:.1f} s")
 
@@ -119,9 +119,9 @@ def find_checkpoint(model: str, installation: comfyui.ComfyUI) -> Path:
 
 
 def family_of(checkpoint: Path) -> str:
-    """The end of the name of the workflow for this checkpoint. DemoError if its tensors belong to no family that can be transparent."""
+    """The model family of this checkpoint. DemoError if its tensors belong to no family that can be transparent."""
     if checkpoint.suffix != ".safetensors":
-        return "sdxl"
+        return "SDXL"
     with checkpoint.open("rb") as file:
         size = file.read(8)
         try:

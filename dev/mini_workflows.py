@@ -29,49 +29,49 @@ WITHOUT = {"LoraLoader": ("model", "clip"), "ControlNetApplyAdvanced": ("positiv
 
 # SDXL's ways in two stages have no mini weights; SD1.5's workflows make the same layers at once.
 SAME_LAYERS = {
-    "background_to_blended_to_foreground_sdxl": "background_to_foreground_sd15",
-    "foreground_to_blended_to_background_sdxl": "foreground_to_background_sd15",
-    "iterative_layers_sdxl": "iterative_layers_sd15",
+    "23 Scene around your cut-out (SDXL)": "43 Background for your cut-out (SD1.5)",
+    "24 New object before your background (SDXL)": "44 Foreground for your background (SD1.5)",
+    "25 A scene layer by layer (SDXL)": "45 A scene layer by layer (SD1.5)",
 }
 
 CUT_OUT, SCENE = "cut-out", "scene"
 # What Load Image shows.
 PICTURES = {
-    "foreground_to_background_sd15": CUT_OUT,
-    "background_to_foreground_sd15": SCENE,
-    "transparent_image_to_image_sdxl": CUT_OUT,
-    "transparent_controlnet_sdxl": CUT_OUT,
+    "21 Variant of your cut-out (SDXL)": CUT_OUT,
+    "22 Transparent picture along given edges (SDXL)": CUT_OUT,
+    "43 Background for your cut-out (SD1.5)": CUT_OUT,
+    "44 Foreground for your background (SD1.5)": SCENE,
 }
 
 # By the titles of the nodes, or by their ids where titles repeat; every other prompt is empty.
 WORDS: dict[str, dict[str, str]] = {
-    "background_to_foreground_sd15": {"Prompt": "a red heart on a green meadow"},
-    "batch_assets_sdxl": {
+    "20 Transparent picture (SDXL)": {"Prompt": "a red glass heart"},
+    "21 Variant of your cut-out (SDXL)": {"Prompt": "a yellow glass star"},
+    "22 Transparent picture along given edges (SDXL)": {"Prompt": "a glowing yellow star"},
+    "26 Assets from a list of prompts (SDXL)": {
         "Asset 1": "a red glass heart",
         "Asset 2": "a yellow star",
         "Asset 3": "a green glass drop",
         "Asset 4": "a glowing blue ring",
     },
-    "detail_pass_sdxl": {"Prompt": "a cyan glass drop"},
-    "foreground_to_background_sd15": {"Prompt": "a yellow star on a night sky"},
-    "iterative_layers_sd15": {
+    "27 More detail by a second pass (SDXL)": {"Prompt": "a cyan glass drop"},
+    "28 Retouch the colours and enlarge (SDXL)": {"Prompt": "a pink glass flower"},
+    "40 Transparent picture (SD1.5)": {"Prompt": "a green glass ring"},
+    "41 Transparent picture with a LoRA (SD1.5)": {"Prompt": "a purple glass flower"},
+    "42 Foreground, background and both (SD1.5)": {
+        "Prompt: foreground": "a purple flower",
+        "Prompt: background": "a sunset",
+        "Prompt: blended": "a purple flower on a sunset",
+    },
+    "43 Background for your cut-out (SD1.5)": {"Prompt": "a yellow star on a night sky"},
+    "44 Foreground for your background (SD1.5)": {"Prompt": "a red heart on a green meadow"},
+    "45 A scene layer by layer (SD1.5)": {
         "Prompt: background": "a green meadow",
         "10:17": "an orange triangle on a green meadow",
         "11:17": "a red heart on a green meadow",
         "12:17": "a glowing white circle on a green meadow",
     },
-    "joint_layers_sd15": {
-        "Prompt: foreground": "a purple flower",
-        "Prompt: background": "a sunset",
-        "Prompt: blended": "a purple flower on a sunset",
-    },
-    "retouch_and_upscale_sdxl": {"Prompt": "a pink glass flower"},
-    "transparent_controlnet_sdxl": {"Prompt": "a glowing yellow star"},
-    "transparent_flux": {"Prompt": "a glowing cyan crescent"},
-    "transparent_image_to_image_sdxl": {"Prompt": "a yellow glass star"},
-    "transparent_lora_sd15": {"Prompt": "a purple glass flower"},
-    "transparent_sd15": {"Prompt": "a green glass ring"},
-    "transparent_sdxl": {"Prompt": "a red glass heart"},
+    "60 Transparent picture (Flux)": {"Prompt": "a glowing cyan crescent"},
 }
 
 

@@ -1,5 +1,5 @@
 """Pictures for the template browser: `make thumbnails` runs the bundled workflows on the mini models and keeps what they save as
-workflows/NAME.jpg. `make thumbnails ARGS="transparent_sdxl"` does so with these workflows only.
+workflows/NAME.jpg. `make thumbnails ARGS="01 20"` does so only with the workflows whose names begin so.
 
 What is transparent lies on a checkerboard; several pictures of one workflow, four at most, are in the order of its Save Image nodes.
 """
@@ -32,11 +32,10 @@ QUALITIES = range(88, 20, -6)
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Writes workflows/NAME.jpg from what the workflows save.")
-    parser.add_argument("names", nargs="*", metavar="NAME", help="bundled workflows; all of them if none is named")
+    parser.add_argument("beginnings", nargs="*", metavar="NAME", help="how the names of workflows begin; all of them if none is named")
     arguments = parser.parse_args()
-    names = arguments.names or bundled.names()
-    if unknown := set(names) - set(bundled.names()):
-        parser.error(f"there is no workflow {', '.join(sorted(unknown))}; there are {', '.join(bundled.names())}")
+    if not (names := [name for name in bundled.names() if name.startswith(tuple(arguments.beginnings or [""]))]):
+        parser.error(f"there is no such workflow; there are {', '.join(bundled.names())}")
     try:
         return run(names)
     except (comfyui.SetupError, ServerError) as error:

@@ -36,7 +36,7 @@ Json = dict[str, Any]
 
 RESULTS = comfyui.HOME / "verified"
 TEXT = "an apple, high quality"  # everything else of the recipes is in the bundled workflows
-METHODS = {"transparent_sdxl": ("attention", "conv"), "transparent_sd15": ("attention",), "transparent_flux": ("attention",)}
+METHODS = {"SDXL": ("attention", "conv"), "SD1.5": ("attention",), "Flux": ("attention",)}
 ROLES = {"attention": Role.TRANSPARENT_ATTENTION, "conv": Role.TRANSPARENT_CONV}
 SMALL = 64
 
@@ -51,8 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if options.dry_run:
             with staged("verify-", stand_ins=True) as base, ComfyServer(base) as server:
-                for workflow in METHODS:
-                    verify(server, workflow, None)
+                for family in METHODS:
+                    verify(server, family, None)
         installation = comfyui.locate()
         for checkpoint in [demo.find_checkpoint(name, installation) for name in options.checkpoints]:
             verify_checkpoint(checkpoint, installation)
@@ -68,13 +68,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def verify_checkpoint(checkpoint: Path, installation: comfyui.ComfyUI) -> None:
     """All recipes of its family, in a server of their own, so that times and memory are those of this checkpoint."""
-    workflow = f"transparent_{demo.family_of(checkpoint)}"
+    family = demo.family_of(checkpoint)
     print(f"Checkpoint: {checkpoint}\nComfyUI {installation.version}")
     base = stage(comfyui.HOME / "stages" / "verify", PACKS)
     paths = demo.model_paths(base, checkpoint, installation)
-    fetch(Family(bundled.family(workflow)), [ROLES[method] for method in METHODS[workflow]], installation)
+    fetch(Family(family), [ROLES[method] for method in METHODS[family]], installation)
     with ComfyServer(base, extra_args=["--extra-model-paths-config", str(paths)]) as server:
-        verify(server, workflow, checkpoint)
+        verify(server, family, checkpoint)
 
 
 def fetch(family: Family, roles: Sequence[Role], installation: comfyui.ComfyUI) -> None:
@@ -87,11 +87,10 @@ def fetch(family: Family, roles: Sequence[Role], installation: comfyui.ComfyUI) 
         print(f"{path}  is the released file")
 
 
-def verify(server: ComfyServer, workflow: str, checkpoint: Path | None) -> None:
-    """Runs the recipes of a workflow and says what came of them; without a checkpoint on stand-ins, small."""
-    family = bundled.family(workflow)
-    for method in METHODS[workflow]:
-        prompt = recipe(bundled.prompt(workflow), family, method)
+def verify(server: ComfyServer, family: str, checkpoint: Path | None) -> None:
+    """Runs the recipes of a model family and says what came of them; without a checkpoint on stand-ins, small."""
+    for method in METHODS[family]:
+        prompt = recipe(bundled.prompt(bundled.TRANSPARENT[family]), family, method)
         if checkpoint is None:
             prompt = swap_prompt(prompt, family)
             prompts.set_widgets(prompt, width=SMALL, height=SMALL, steps=2)
@@ -103,7 +102,7 @@ def verify(server: ComfyServer, workflow: str, checkpoint: Path | None) -> None:
         pictures = {path.name.partition("_")[0]: opened(path) for path in server.outputs(history)}
         for name in ("painted", "again"):
             print(f"  {name:8} {coverage(pictures[name])}")
-        print(f"  sheet    {sheet([pictures['painted'], pictures['again']], f'{workflow}_{method}')}")
+        print(f"  sheet    {sheet([pictures['painted'], pictures['again']], f'{family}_{method}')}")
         print(f"  {history.seconds:.1f} s with loading; most memory seen: {memory}")
 
 

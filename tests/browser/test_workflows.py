@@ -24,8 +24,9 @@ pytestmark = pytest.mark.browser
 Json = dict[str, Any]
 
 WIDTH, HEIGHT = 192, 128
+SDXL = bundled.TRANSPARENT["SDXL"]
 # One of each family of nodes; the others are run by `make test-full`.
-QUICK = {"transparent_sdxl", "joint_layers_sd15"}
+QUICK = {SDXL, "42 Foreground, background and both (SD1.5)"}
 PROMPT_ROUTE = "**/api/prompt"
 MESSAGE = "start and end have to be between 0 and 1, start not after end; got start 0.8 and end 0.2."
 
@@ -72,25 +73,25 @@ def test_runs_by_the_run_button_and_shows_its_pictures(frontend: Frontend, tmp_p
     pictures = frontend.pictures()
     shown = {str(node["id"]) for node in workflow["nodes"] if node["type"] in ("SaveImage", "DiaphanePreview")}
     assert shown <= set(pictures), f"no picture at {sorted(shown - set(pictures))}"
-    if name == "transparent_sdxl":
+    if name == SDXL:
         assert all(pictures[node_id] == [(WIDTH, HEIGHT)] for node_id in shown)
     # Colours of the checkerboard and of the picture, not of an empty canvas.
     assert len(frontend.screenshot(tmp_path / "run.png").read_bytes()) > 50_000
 
 
 def test_an_error_is_shown_and_the_next_run_works(frontend: Frontend) -> None:
-    workflow = bundled.read("transparent_sdxl")
+    workflow = bundled.read(SDXL)
     [patch] = [node for node in workflow["nodes"] if node["type"] == "DiaphaneTransparent"]
     right = patch["widgets_values"]
     patch["widgets_values"] = [right[0], right[1], 0.8, 0.2, *right[4:]]
     with pytest.raises(FrontendError, match="start 0.8 and end 0.2"):
-        run_small(frontend, workflow, "transparent_sdxl")
+        run_small(frontend, workflow, SDXL)
     frontend.page.locator("[data-testid=error-overlay]").wait_for()
     frontend.page.locator("[data-testid=error-overlay-see-errors]").click()
     frontend.page.get_by_text(MESSAGE).first.wait_for()
 
     patch["widgets_values"] = right
-    run_small(frontend, workflow, "transparent_sdxl")
+    run_small(frontend, workflow, SDXL)
     assert frontend.page.locator("[data-testid=error-overlay]:visible").count() == 0
 
 

@@ -17,9 +17,9 @@ from training.judge import judge
 pytestmark = pytest.mark.live
 
 KEYS = {
-    "sdxl": ["conditioner.embedders.0.transformer.x", "conditioner.embedders.1.model.x", "model.diffusion_model.input_blocks.0.0.weight"],
-    "sd15": ["cond_stage_model.transformer.x", "model.diffusion_model.input_blocks.0.0.weight"],
-    "flux": ["model.diffusion_model.double_blocks.0.img_attn.qkv.weight", "text_encoders.clip_l.x"],
+    "SDXL": ["conditioner.embedders.0.transformer.x", "conditioner.embedders.1.model.x", "model.diffusion_model.input_blocks.0.0.weight"],
+    "SD1.5": ["cond_stage_model.transformer.x", "model.diffusion_model.input_blocks.0.0.weight"],
+    "Flux": ["model.diffusion_model.double_blocks.0.img_attn.qkv.weight", "text_encoders.clip_l.x"],
 }
 
 
@@ -30,7 +30,7 @@ def test_paints_what_the_prompt_says(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert demo.main() == 0
     said = capsys.readouterr().out
     assert "mini models" in said and "MODEL=" in said and str(tmp_path / "transparent_mini.png") in said
-    with Image.open(tmp_path / "transparent_mini.png") as picture, Image.open(tmp_path / "transparent_mini_preview.png") as preview:
+    with Image.open(tmp_path / "transparent_mini.png") as picture, Image.open(tmp_path / f"{demo.PICTURE} preview.png") as preview:
         assert (picture.mode, picture.size) == ("RGBA", (128, 128))
         assert "a blue glass star" in picture.info["prompt"]
         assert (preview.mode, preview.size) == ("RGB", (128, 128))

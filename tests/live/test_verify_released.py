@@ -38,7 +38,7 @@ def test_dry_run_reports_every_recipe(tmp_path: Path, monkeypatch: pytest.Monkey
         == 4
     )
     sheets = [Path(path) for path in re.findall(r"^  sheet +(.+)$", said, re.MULTILINE)]
-    assert sheets == [tmp_path / f"transparent_{name}.png" for name in ("sdxl_attention", "sdxl_conv", "sd15_attention", "flux_attention")]
+    assert sheets == [tmp_path / f"{name}.png" for name in ("SDXL_attention", "SDXL_conv", "SD1.5_attention", "Flux_attention")]
     for path in sheets:
         with Image.open(path) as picture:
             assert (picture.mode, picture.size) == ("RGB", (128, 64))
@@ -46,11 +46,12 @@ def test_dry_run_reports_every_recipe(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_the_recipes_are_those_of_the_authors() -> None:
     settings = {
-        "transparent_sdxl": (1024, 20, 5.0, "dpmpp_2m_sde", "karras"),
-        "transparent_sd15": (512, 20, 7.0, "dpmpp_2m_sde", "karras"),
-        "transparent_flux": (1024, 50, 1.0, "euler", "simple"),
+        "SDXL": (1024, 20, 5.0, "dpmpp_2m_sde", "karras"),
+        "SD1.5": (512, 20, 7.0, "dpmpp_2m_sde", "karras"),
+        "Flux": (1024, 50, 1.0, "euler", "simple"),
     }
-    for workflow, expected in settings.items():
+    for family, expected in settings.items():
+        workflow = verify_released.bundled.TRANSPARENT[family]
         prompt = verify_released.recipe(verify_released.bundled.prompt(workflow), "SDXL", "attention")
         verify_released.demo.prepare(prompt, Path("checkpoint.safetensors"), verify_released.TEXT)
         inputs = {entry["class_type"]: entry["inputs"] for entry in prompt.values()}
@@ -59,7 +60,7 @@ def test_the_recipes_are_those_of_the_authors() -> None:
         sampler = (inputs["KSampler"][name] for name in ("steps", "cfg", "sampler_name", "scheduler"))
         assert (empty["width"], *sampler) == expected and empty["height"] == empty["width"]
         texts = {entry["inputs"]["text"] for entry in prompt.values() if entry["class_type"] == "CLIPTextEncode"}
-        assert texts == ({"an apple, high quality"} if workflow == "transparent_flux" else {"an apple, high quality", "bad, ugly"})
+        assert texts == ({"an apple, high quality"} if family == "Flux" else {"an apple, high quality", "bad, ugly"})
         assert inputs["CheckpointLoaderSimple"]["ckpt_name"] == "checkpoint.safetensors"
 
 
@@ -68,14 +69,14 @@ def test_a_checkpoint_runs_in_a_server_that_knows_it(tmp_path: Path, monkeypatch
     save_file({"cond_stage_model.transformer.x": torch.zeros(1)}, checkpoint)
     fetched, verified = [], []
 
-    def verify(server: ComfyServer, workflow: str, path: Path | None) -> None:
+    def verify(server: ComfyServer, family: str, path: Path | None) -> None:
         choices = server.object_info()["CheckpointLoaderSimple"]["input"]["required"]["ckpt_name"]
-        verified.append((workflow, path, "my checkpoint.safetensors" in json.dumps(choices)))
+        verified.append((family, path, "my checkpoint.safetensors" in json.dumps(choices)))
 
     monkeypatch.setattr(verify_released, "fetch", lambda family, roles, host: fetched.append((family, roles)))
     monkeypatch.setattr(verify_released, "verify", verify)
     assert verify_released.main([str(checkpoint)]) == 0
-    assert verified == [("transparent_sd15", checkpoint, True)]
+    assert verified == [("SD1.5", checkpoint, True)]
     assert fetched == [(Family.SD15, [Role.TRANSPARENT_ATTENTION])]
 
 

@@ -18,35 +18,39 @@ WIDTH, HEIGHT = 192, 128
 # No multiple of 8 or 64: sizes have to come back exactly all the same.
 CUT_OUT = (180, 132)
 SIZES = {
-    "transparent_image_to_image_sdxl": CUT_OUT,
-    "detail_pass_sdxl": (WIDTH * 3 // 2, HEIGHT * 3 // 2),
-    "retouch_and_upscale_sdxl": (WIDTH * 4, HEIGHT * 4),
+    "21 Variant of your cut-out (SDXL)": CUT_OUT,
+    "27 More detail by a second pass (SDXL)": (WIDTH * 3 // 2, HEIGHT * 3 // 2),
+    "28 Retouch the colours and enlarge (SDXL)": (WIDTH * 4, HEIGHT * 4),
 }
 # These are trimmed, and shown together in an overview of a size of its own.
-TRIMMED = {"batch_assets_sdxl"}
+TRIMMED = {"26 Assets from a list of prompts (SDXL)"}
 STEPS = 2
 
 # What each workflow saves, by the beginning of the file's name.
 SAVES = {
-    "background_to_blended_to_foreground_sdxl": {"blended": "RGB", "foreground": "RGBA"},
-    "background_to_foreground_sd15": {"foreground": "RGBA", "blended": "RGB"},
-    "batch_assets_sdxl": {"asset": "RGBA", "asset_sheet": "RGB"},
-    "detail_pass_sdxl": {"detailed": "RGBA"},
-    "foreground_to_background_sd15": {"background": "RGB", "blended": "RGB"},
-    "foreground_to_blended_to_background_sdxl": {"blended": "RGB", "background": "RGB"},
-    "iterative_layers_mini": {"iterative_mini": "RGB", "iterative_mini_layers": "RGB"},
-    "iterative_layers_sd15": {"scene": "RGB", "scene_layers": "RGB"},
-    "iterative_layers_sdxl": {"scene": "RGB", "scene_layers": "RGB"},
-    "joint_layers_mini": {"joint_mini_foreground": "RGBA", "joint_mini_background": "RGB", "joint_mini_blended": "RGB"},
-    "joint_layers_sd15": {"joint_foreground": "RGBA", "joint_background": "RGB", "joint_blended": "RGB"},
-    "retouch_and_upscale_sdxl": {"retouched": "RGBA"},
-    "transparent_controlnet_sdxl": {"transparent_controlnet": "RGBA"},
-    "transparent_flux": {"transparent_flux": "RGBA"},
-    "transparent_image_to_image_sdxl": {"transparent_variant": "RGBA"},
-    "transparent_lora_sd15": {"transparent_lora": "RGBA"},
-    "transparent_mini": {"transparent_mini": "RGBA"},
-    "transparent_sd15": {"transparent_sd15": "RGBA"},
-    "transparent_sdxl": {"transparent": "RGBA"},
+    "01 Start here - transparent picture, no download (mini)": {"transparent_mini": "RGBA"},
+    "02 Foreground, background and both (mini)": {
+        "joint_mini_foreground": "RGBA",
+        "joint_mini_background": "RGB",
+        "joint_mini_blended": "RGB",
+    },
+    "03 A scene layer by layer (mini)": {"iterative_mini": "RGB", "iterative_mini_layers": "RGB"},
+    "20 Transparent picture (SDXL)": {"transparent": "RGBA"},
+    "21 Variant of your cut-out (SDXL)": {"transparent_variant": "RGBA"},
+    "22 Transparent picture along given edges (SDXL)": {"transparent_controlnet": "RGBA"},
+    "23 Scene around your cut-out (SDXL)": {"blended": "RGB", "background": "RGB"},
+    "24 New object before your background (SDXL)": {"blended": "RGB", "foreground": "RGBA"},
+    "25 A scene layer by layer (SDXL)": {"scene": "RGB", "scene_layers": "RGB"},
+    "26 Assets from a list of prompts (SDXL)": {"asset": "RGBA", "asset_sheet": "RGB"},
+    "27 More detail by a second pass (SDXL)": {"detailed": "RGBA"},
+    "28 Retouch the colours and enlarge (SDXL)": {"retouched": "RGBA"},
+    "40 Transparent picture (SD1.5)": {"transparent_sd15": "RGBA"},
+    "41 Transparent picture with a LoRA (SD1.5)": {"transparent_lora": "RGBA"},
+    "42 Foreground, background and both (SD1.5)": {"joint_foreground": "RGBA", "joint_background": "RGB", "joint_blended": "RGB"},
+    "43 Background for your cut-out (SD1.5)": {"background": "RGB", "blended": "RGB"},
+    "44 Foreground for your background (SD1.5)": {"foreground": "RGBA", "blended": "RGB"},
+    "45 A scene layer by layer (SD1.5)": {"scene": "RGB", "scene_layers": "RGB"},
+    "60 Transparent picture (Flux)": {"transparent_flux": "RGBA"},
 }
 # Loaders whose first widget names a file, with the folder that the file belongs in.
 LOADERS = {
