@@ -6,6 +6,9 @@ import torch
 from torch import Tensor
 
 from ..lib_layerdiffuse.comfyui.models.families import FAMILY_IS_GUESSED
+from ..lib_layerdiffuse.comfyui.save_layers import OPENRASTER, PSD
+from ..lib_layerdiffuse.documents.openraster import OPERATIONS
+from ..lib_layerdiffuse.pixels.blend import GRAIN
 from ..lib_layerdiffuse.pixels.composite import Layers
 from ..lib_layerdiffuse.pixels.coverage import EVERYTHING, coverage
 from ..lib_layerdiffuse.pixels.layer_stack import off_canvas
@@ -63,6 +66,18 @@ def on_lost_layers(layers: Layers, above: int = 0) -> list[str]:
         f"Off the canvas of {layers.width}x{layers.height} and so not to be seen: {', '.join(lost):.200}. "
         "Change x and y in Place Layer: they move the whole picture, transparent parts included."
     ]
+
+
+def on_modes_of_files(layers: Layers, form: str) -> list[str]:
+    """What other programs do not take over of the blend modes in a file of this format."""
+    if form == OPENRASTER:
+        foreign = {mode for mode, operation in OPERATIONS.items() if operation.startswith("krita:")}
+        where = "In OpenRaster files only Krita knows {}; other programs show such layers as normal. PSD files have most modes."
+    else:
+        foreign = GRAIN if form == PSD else set()
+        where = "PSD files have no {}: such layers are saved as normal. OpenRaster keeps these modes for Krita."
+    used = dict.fromkeys(layer.mode for layer in layers.layers if layer.mode in foreign)
+    return [where.format(" and ".join(used))] if used else []
 
 
 def on_layer_with_alpha(layer: str | None) -> list[str]:

@@ -59,7 +59,7 @@ class SaveLayers(io.ComfyNode):
         said = f"{count} layer{'' if count == 1 else 's'} saved: {', '.join(files)}."
         if count == 1 and isinstance(given[0], Tensor):
             said += " It is one flat picture: to keep layers apart, connect layers of Composite Layers."
-        return io.NodeOutput(ui=found | notes(said, *hints.on_lost_layers(stack)))
+        return io.NodeOutput(ui=found | notes(said, *hints.on_lost_layers(stack), *hints.on_modes_of_files(stack, format)))
 
 
 NODES = [SaveLayers]

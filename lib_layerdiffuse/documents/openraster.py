@@ -19,6 +19,7 @@ MEDIA_TYPE = "image/openraster"
 THUMBNAIL_SIDE = 256
 COMPRESS_LEVEL = 4  # as ComfyUI saves PNG files
 LONGEST_KEY = 79
+# The specification has no names for those that begin with "krita:". Programs other than Krita show such layers as normal.
 OPERATIONS = {
     "normal": "svg:src-over",
     "multiply": "svg:multiply",
@@ -30,9 +31,18 @@ OPERATIONS = {
     "darken": "svg:darken",
     "lighten": "svg:lighten",
     "difference": "svg:difference",
-    "exclusion": "krita:exclusion",  # the specification has none; others show the layer as normal
+    "exclusion": "krita:exclusion",
     "colour dodge": "svg:color-dodge",
     "colour burn": "svg:color-burn",
+    "linear burn": "krita:linear_burn",
+    "vivid light": "krita:vivid_light",
+    "linear light": "krita:linear light",
+    "pin light": "krita:pin_light",
+    "hard mix": "krita:hard_mix_photoshop",
+    "subtract": "krita:subtract",
+    "divide": "krita:divide",
+    "grain extract": "krita:grain_extract",
+    "grain merge": "krita:grain_merge",
     "hue": "svg:hue",
     "saturation": "svg:saturation",
     "colour": "svg:color",

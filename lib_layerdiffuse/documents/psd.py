@@ -31,6 +31,7 @@ from psd_tools.psd.layer_and_mask import (
 from psd_tools.psd.tagged_blocks import TaggedBlocks
 
 from ..errors import DiaphaneError
+from ..pixels.blend import GRAIN
 from ..pixels.composite import Layer, Layers
 from .bytes import to_bytes
 
@@ -50,6 +51,14 @@ MODES = {
     "exclusion": BlendMode.EXCLUSION,
     "colour dodge": BlendMode.COLOR_DODGE,
     "colour burn": BlendMode.COLOR_BURN,
+    "linear burn": BlendMode.LINEAR_BURN,
+    "vivid light": BlendMode.VIVID_LIGHT,
+    "linear light": BlendMode.LINEAR_LIGHT,
+    "pin light": BlendMode.PIN_LIGHT,
+    "hard mix": BlendMode.HARD_MIX,
+    "subtract": BlendMode.SUBTRACT,
+    "divide": BlendMode.DIVIDE,
+    **dict.fromkeys(GRAIN, BlendMode.NORMAL),
     "hue": BlendMode.HUE,
     "saturation": BlendMode.SATURATION,
     "colour": BlendMode.COLOR,

@@ -1,7 +1,8 @@
 """Blend modes: the colour of a layer over what is behind it.
 
 The formulae are those of the W3C's Compositing and Blending Level 1, sections 9 (separable) and 10 (non-separable). "add" is the sum,
-which paint programs call linear dodge. Colours are [..., 3] in [0, 1]; `composite.py` does alpha.
+which paint programs call linear dodge. From linear burn to divide they are Photoshop's, and the two of grain are GIMP's. Colours are
+[..., 3] in [0, 1], encoded as sRGB; `composite.py` does alpha.
 """
 
 from __future__ import annotations
@@ -57,6 +58,47 @@ def colour_burn(behind: Tensor, source: Tensor) -> Tensor:
     return torch.where(behind >= 1.0, 1.0, torch.where(source <= 0.0, 0.0, burnt))
 
 
+def linear_burn(behind: Tensor, source: Tensor) -> Tensor:
+    return (behind + source - 1.0).clamp(min=0.0)
+
+
+def vivid_light(behind: Tensor, source: Tensor) -> Tensor:
+    """Burns by dark colours and dodges by light ones; unlike colour burn and colour dodge, black and white hide what lies behind."""
+    burnt = 1.0 - ((1.0 - behind) / (2.0 * source).clamp(min=LEAST_DIVISOR)).clamp(max=1.0)
+    dodged = (behind / (2.0 - 2.0 * source).clamp(min=LEAST_DIVISOR)).clamp(max=1.0)
+    ends = torch.where(source >= 1.0, 1.0, 0.0)
+    return torch.where((source <= 0.0) | (source >= 1.0), ends, torch.where(source <= 0.5, burnt, dodged))
+
+
+def linear_light(behind: Tensor, source: Tensor) -> Tensor:
+    return (behind + 2.0 * source - 1.0).clamp(0.0, 1.0)
+
+
+def pin_light(behind: Tensor, source: Tensor) -> Tensor:
+    return torch.where(source > 0.5, torch.maximum(behind, 2.0 * source - 1.0), torch.minimum(behind, 2.0 * source))
+
+
+def hard_mix(behind: Tensor, source: Tensor) -> Tensor:
+    total = behind + source
+    return ((total > 1.0) | ((total == 1.0) & (behind > 0.5))).to(total)
+
+
+def subtract(behind: Tensor, source: Tensor) -> Tensor:
+    return (behind - source).clamp(min=0.0)
+
+
+def divide(behind: Tensor, source: Tensor) -> Tensor:
+    return (behind / source.clamp(min=LEAST_DIVISOR)).clamp(max=1.0)
+
+
+def grain_extract(behind: Tensor, source: Tensor) -> Tensor:
+    return (behind - source + 0.5).clamp(0.0, 1.0)
+
+
+def grain_merge(behind: Tensor, source: Tensor) -> Tensor:
+    return (behind + source - 0.5).clamp(0.0, 1.0)
+
+
 def difference(behind: Tensor, source: Tensor) -> Tensor:
     return (behind - source).abs()
 
@@ -82,6 +124,7 @@ def luminosity(behind: Tensor, source: Tensor) -> Tensor:
 
 
 NORMAL = "normal"
+GRAIN = {"grain extract", "grain merge"}  # GIMP's and Krita's alone
 BLENDS: dict[str, Blend] = {
     NORMAL: normal,
     "multiply": multiply,
@@ -96,6 +139,15 @@ BLENDS: dict[str, Blend] = {
     "exclusion": exclusion,
     "colour dodge": colour_dodge,
     "colour burn": colour_burn,
+    "linear burn": linear_burn,
+    "vivid light": vivid_light,
+    "linear light": linear_light,
+    "pin light": pin_light,
+    "hard mix": hard_mix,
+    "subtract": subtract,
+    "divide": divide,
+    "grain extract": grain_extract,
+    "grain merge": grain_merge,
     "hue": hue,
     "saturation": saturation,
     "colour": colour,

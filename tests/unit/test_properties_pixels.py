@@ -23,10 +23,11 @@ from lib_layerdiffuse.pixels.repair import INVISIBLE, alpha_levels, defringe, ke
 from lib_layerdiffuse.pixels.straight import on_grey, transparency_mask, with_alpha
 
 CLOSE = 1e-5
-COMMUTATIVE = ["multiply", "screen", "add", "darken", "lighten", "difference", "exclusion"]
+COMMUTATIVE = ["multiply", "screen", "add", "darken", "lighten", "difference", "exclusion", "linear burn", "grain merge"]
 # Blending with such a source changes nothing.
 NEUTRAL = {"multiply": 1.0, "screen": 0.0, "add": 0.0, "darken": 1.0, "lighten": 0.0, "difference": 0.0, "exclusion": 0.0}
-NEUTRAL |= {"colour dodge": 0.0, "colour burn": 1.0, "soft light": 0.5, "hard light": 0.5}
+NEUTRAL |= {"colour dodge": 0.0, "colour burn": 1.0, "soft light": 0.5, "hard light": 0.5, "linear burn": 1.0, "vivid light": 0.5}
+NEUTRAL |= {"linear light": 0.5, "pin light": 0.5, "subtract": 0.0, "divide": 1.0, "grain extract": 0.5, "grain merge": 0.5}
 
 sides = st.integers(1, 24)
 seeds = st.integers(0, 10_000)
