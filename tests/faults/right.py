@@ -140,11 +140,10 @@ class Right:
         return table[node_id]()
 
     def after(self, run: Run, node_id: str, name: str) -> None:
-        """The next right run. Patching a model takes a while: once for each input that was wrong, and all of them in the end."""
-        inputs = self.inputs(node_id)
-        if "model" not in inputs or (node_id, name) not in self.followed:
+        """The next right run: once for each input that was wrong, and all of them in the end."""
+        if (node_id, name) not in self.followed:
             self.followed.add((node_id, name))
-            run(node_id, **inputs)
+            run(node_id, **self.inputs(node_id))
 
 
 @pytest.fixture(scope="session")
