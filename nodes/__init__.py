@@ -7,6 +7,7 @@ from comfy_api.latest import io
 from . import (
     bleed,
     blend,
+    comfyui_layers,
     composite,
     empty_layers,
     extract,
@@ -42,6 +43,7 @@ MODULES = (
     preview,
     place_layer,
     composite,
+    comfyui_layers,
     upscale,
     repair,
     save_layers,

@@ -11,8 +11,9 @@ from typing import Any, TypeVar
 from comfy_api.latest import io
 from torch import Tensor
 
+from ..lib_layerdiffuse.documents.comfyui_layers import from_comfyui
 from ..lib_layerdiffuse.errors import DiaphaneError
-from .inputs import WeightFile
+from . import inputs
 
 Node = TypeVar("Node", bound=type[io.ComfyNode])
 
@@ -21,6 +22,7 @@ TYPES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "IMAGE": ("a picture", lambda value: isinstance(value, Tensor)),
     "MASK": ("a mask", lambda value: isinstance(value, Tensor)),
     "LATENT": ("a latent with samples", lambda value: isinstance(value, Mapping) and hasattr(value.get("samples"), "is_nested")),
+    "LAYERS": ("layers as Add Layer gives them", lambda value: isinstance(value, Mapping)),
     "CONDITIONING": ("a prompt that is not empty", lambda value: isinstance(value, list) and len(value) > 0),
 }
 
@@ -57,10 +59,15 @@ def _allowed(what: str, item: Any, value: Any) -> Any:
         return str(value)
     if isinstance(item, io.Combo.Input):
         # Which files there are may have changed since the schema was made; `find_file` raises the error for one that is missing.
-        if not isinstance(item, WeightFile) and value not in (item.options or []):
+        if not isinstance(item, inputs.WeightFile) and value not in (item.options or []):
             choices = ", ".join(map(str, item.options or []))
             raise DiaphaneError(f"{what} has to be one of {choices}; got {value!r}. Change it, or what is connected to it.")
         return value
+    if isinstance(item, io.Autogrow.Input):
+        grown = item.template.input
+        return {key: one if one is None else _allowed(f"{what}.{key}", grown, one) for key, one in value.items()}
+    if isinstance(value, Mapping) and inputs.LAYERS.io_type in kind.split(","):
+        return from_comfyui(value)
     needed, fits = TYPES.get(kind, ("", lambda _: True))
     if not fits(value):
         raise DiaphaneError(f"{what} has to be {needed} ({kind}), got a {type(value).__name__}. Connect an output of that kind.")

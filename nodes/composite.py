@@ -8,7 +8,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..lib_layerdiffuse.comfyui.messages import notes
-from ..lib_layerdiffuse.pixels.composite import Layers
+from ..lib_layerdiffuse.pixels.composite import PHOTOSHOP, Layers
 from ..lib_layerdiffuse.pixels.layer_stack import in_order, stacked
 from . import hints, inputs
 
@@ -25,7 +25,7 @@ class CompositeLayers(io.ComfyNode):
             inputs=[
                 io.MultiType.Input(
                     "background",
-                    types=[io.Image, inputs.LAYERS],
+                    types=inputs.PICTURES_AND_LAYERS,
                     optional=True,
                     tooltip="What lies below: a picture, RGB or RGBA, or the layers of another composition. It gives the size. "
                     "Without it the lowest layer does, on nothing.",
@@ -37,6 +37,7 @@ class CompositeLayers(io.ComfyNode):
                     tooltip="The new layers appear only where this is 1, as in a painted mask. Unlike other masks here it does not say "
                     "1 = transparent.",
                 ),
+                inputs.blending("the image"),
             ],
             outputs=[
                 io.Image.Output(
@@ -56,10 +57,11 @@ class CompositeLayers(io.ComfyNode):
         layers: Mapping[str, Tensor | Layers] | None = None,
         background: Tensor | Layers | None = None,
         area: Tensor | None = None,
+        blending: str = PHOTOSHOP,
     ) -> io.NodeOutput:
         stack = stacked(background, in_order(layers), area)
         below = 0 if background is None else len(background.layers) if isinstance(background, Layers) else 1
-        return io.NodeOutput(stack.flatten(), stack, ui=notes(*hints.on_lost_layers(stack, above=below)))
+        return io.NodeOutput(stack.flatten(blending=blending), stack, ui=notes(*hints.on_lost_layers(stack, above=below)))
 
 
 NODES = [CompositeLayers]

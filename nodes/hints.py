@@ -8,14 +8,15 @@ from torch import Tensor
 from ..lib_layerdiffuse.comfyui.models.families import FAMILY_IS_GUESSED
 from ..lib_layerdiffuse.comfyui.save_layers import OPENRASTER, PSD
 from ..lib_layerdiffuse.documents.openraster import OPERATIONS
-from ..lib_layerdiffuse.pixels.blend import GRAIN
-from ..lib_layerdiffuse.pixels.composite import Layers
+from ..lib_layerdiffuse.pixels.blend import GRAIN, NORMAL
+from ..lib_layerdiffuse.pixels.composite import PHOTOSHOP, Layers
 from ..lib_layerdiffuse.pixels.coverage import EVERYTHING, coverage
 from ..lib_layerdiffuse.pixels.layer_stack import off_canvas
 
 SMALL_FOR_SDXL = 640 * 768  # pixels; it is trained for 1024 x 1024, SD1.5 for 512 x 512
 NEARLY_ALL = 0.999
 MOSTLY = 0.95
+A_FEW = 0.05  # more than the soft edges of a cut-out
 FOR_OPAQUE = "prompt a plain background; raise the weight of LayerDiffuse Transparent, or use its conv method"
 FOR_TRANSPARENT = "use a negative prompt; lower the weight"
 FOR_TRANSLUCENT = "patch the model by LayerDiffuse Transparent; connect the VAE of the model that sampled"
@@ -66,6 +67,31 @@ def on_lost_layers(layers: Layers, above: int = 0) -> list[str]:
         f"Off the canvas of {layers.width}x{layers.height} and so not to be seen: {', '.join(lost):.200}. "
         "Change x and y in Place Layer: they move the whole picture, transparent parts included."
     ]
+
+
+def on_editor_blending(layers: Layers) -> list[str]:
+    """A hint if ComfyUI's layer editor shows the layers otherwise than Photoshop does."""
+    if not _depends_on_blending(layers):
+        return []
+    return [
+        "ComfyUI's editor mixes translucent parts in linear light, lighter, and most blend modes in its own way. To see here what it "
+        "shows, set blending of Composite Layers or Save Layers to as ComfyUI's editor."
+    ]
+
+
+def on_flat_picture(layers: Layers, blending: str) -> list[str]:
+    """A hint if a paint program shows the layers of a file otherwise than the flat picture in it."""
+    if blending == PHOTOSHOP or not _depends_on_blending(layers):
+        return []
+    return ["The flat picture is as ComfyUI's editor shows it. Paint programs mix the layers of the file in their own way."]
+
+
+def _depends_on_blending(layers: Layers) -> bool:
+    return any(
+        layer.visible
+        and (layer.mode != NORMAL or layer.opacity < 1.0 or (layer.image.shape[-1] == 4 and coverage(layer.image).partial > A_FEW))
+        for layer in layers.layers
+    )
 
 
 def on_modes_of_files(layers: Layers, form: str) -> list[str]:

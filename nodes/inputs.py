@@ -8,11 +8,13 @@ from ..lib_layerdiffuse.comfyui.alpha.codec import OFFSET_SCALE, PASS_CHOICES
 from ..lib_layerdiffuse.comfyui.layers import BACKGROUND, CHOICES, FOREGROUND
 from ..lib_layerdiffuse.comfyui.models.families import FAMILY_CHOICES
 from ..lib_layerdiffuse.comfyui.models.weight_files import AUTO, file_choices
+from ..lib_layerdiffuse.pixels.composite import BLENDINGS, PHOTOSHOP
 from ..lib_layerdiffuse.pixels.fit import CROP, FITS
-from ..lib_layerdiffuse.pixels.layer_stack import SOCKET
 
 CATEGORY = "layerdiffuse"
-LAYERS = io.Custom(SOCKET)
+LAYERS = io.Custom("DIAPHANE_LAYERS")
+COMFYUI_LAYERS = io.Custom("LAYERS")  # io.Layers, which ComfyUI has since 0.31
+PICTURES_AND_LAYERS = [io.Image, LAYERS, COMFYUI_LAYERS]  # `checks.py` makes LAYERS of the last
 ALIASES = ["LayerDiffuse", "Layer Diffuse", "transparent", "RGBA", "alpha"]
 
 
@@ -138,5 +140,16 @@ def layers(with_auto: bool = False) -> io.Combo.Input:
 
 def growing_layers(tooltip: str) -> io.Autogrow.Input:
     """One input more than is connected: layer0, layer1, …"""
-    layer = io.MultiType.Input("layer", types=[io.Image, LAYERS], tooltip=tooltip)
+    layer = io.MultiType.Input("layer", types=PICTURES_AND_LAYERS, tooltip=tooltip)
     return io.Autogrow.Input("layers", template=io.Autogrow.TemplatePrefix(layer, prefix="layer", min=1, max=50), tooltip=tooltip)
+
+
+def blending(what: str) -> io.Combo.Input:
+    return io.Combo.Input(
+        "blending",
+        options=list(BLENDINGS),
+        default=PHOTOSHOP,
+        optional=True,
+        tooltip=f"How {what} is mixed. Photoshop mixes the colours as they are stored; ComfyUI's editor (Create Layered Image) in linear "
+        "light, so that soft edges and low opacity come out lighter, and its blend modes draw nothing where all below is transparent.",
+    )

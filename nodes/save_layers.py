@@ -8,8 +8,8 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..lib_layerdiffuse.comfyui.messages import notes
-from ..lib_layerdiffuse.comfyui.save_layers import FORMATS, PSD, save_layers, workflow_metadata
-from ..lib_layerdiffuse.pixels.composite import Layers
+from ..lib_layerdiffuse.comfyui.save_layers import FORMATS, LAYER_SIDE, PSD, save_layers, workflow_metadata
+from ..lib_layerdiffuse.pixels.composite import PHOTOSHOP, Layers
 from ..lib_layerdiffuse.pixels.layer_stack import in_order, named, stacked
 from . import hints, inputs
 
@@ -41,25 +41,29 @@ class SaveLayers(io.ComfyNode):
                     multiline=True,
                     tooltip="Names of the layers, one a line, the lowest first. An empty line keeps a layer's own name, or its number.",
                 ),
+                inputs.blending("the flat picture in the file"),
             ],
             hidden=[io.Hidden.prompt, io.Hidden.extra_pnginfo],
             is_output_node=True,
         )
 
     @classmethod
-    def execute(cls, layers: Mapping[str, Tensor | Layers], filename_prefix: str, format: str, names: str) -> io.NodeOutput:
+    def execute(
+        cls, layers: Mapping[str, Tensor | Layers], filename_prefix: str, format: str, names: str, blending: str = PHOTOSHOP
+    ) -> io.NodeOutput:
         given = in_order(layers)
         stack = named(stacked(None, given), names.splitlines())
         metadata = workflow_metadata(cls.hidden.prompt, cls.hidden.extra_pnginfo)
-        found = save_layers(stack, format, filename_prefix, metadata)
-        files = [
-            f"{file['subfolder']}/{file['filename']}".lstrip("/") for kind in found.values() for file in kind if file["type"] == "output"
-        ]
+        found = save_layers(stack, format, filename_prefix, metadata, blending)
+        files = [f"{file['subfolder']}/{file['filename']}".lstrip("/") for file in found["files"]]
         count = len(stack.layers)
         said = f"{count} layer{'' if count == 1 else 's'} saved: {', '.join(files)}."
         if count == 1 and isinstance(given[0], Tensor):
             said += " It is one flat picture: to keep layers apart, connect layers of Composite Layers."
-        return io.NodeOutput(ui=found | notes(said, *hints.on_lost_layers(stack), *hints.on_modes_of_files(stack, format)))
+        if len(found["images"]) == count > 1 and max(stack.height, stack.width) > LAYER_SIDE:
+            said += f" The pictures here are reduced to {LAYER_SIDE} pixels; the file is not."
+        advice = [*hints.on_lost_layers(stack), *hints.on_modes_of_files(stack, format), *hints.on_flat_picture(stack, blending)]
+        return io.NodeOutput(ui=found | notes(said, *advice))
 
 
 NODES = [SaveLayers]

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import json
 import os
+import re
 import struct
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -21,7 +25,8 @@ from PIL import Image
 from ..documents.bytes import flat_bytes, reduced, to_bytes
 from ..documents.openraster import COMPRESS_LEVEL, text_chunks, write_openraster
 from ..errors import DiaphaneError
-from ..pixels.composite import Layers, common_batch
+from ..pixels.blend import NORMAL
+from ..pixels.composite import PHOTOSHOP, Layers, common_batch
 from ..weights.errors import DISK_FULL
 
 PSD = "PSD"
@@ -29,6 +34,8 @@ OPENRASTER = "OpenRaster"
 PNG = "PNG"
 FORMATS = (PSD, OPENRASTER, PNG)
 PREVIEW_SIDE = 1024
+LAYER_SIDE = 2048  # of the pictures of layers, which ComfyUI's layer editor opens
+LONGEST_NAME = 200  # bytes of a file name, of which there may be 255
 TOO_MUCH = (*DISK_FULL, errno.EFBIG)  # the last: a file larger than the file system allows
 
 Metadata = Mapping[str, str]
@@ -36,12 +43,13 @@ Result = dict[str, str]
 Writer = Callable[[BinaryIO, Layers, np.ndarray, Metadata], None]
 
 
-def save_layers(layers: Layers, form: str, prefix: str, metadata: Metadata) -> dict[str, list[Result]]:
+def save_layers(layers: Layers, form: str, prefix: str, metadata: Metadata, blending: str = PHOTOSHOP) -> dict[str, list[Result]]:
     """Save each picture of the batch, as a document or as one PNG per layer; what the frontend is to list, by the kind of output.
 
-    prefix: as in Save Image; it never leads out of the output folder. Documents come with a preview, since browsers show none;
-    like them it holds the metadata, so that it can be dropped into ComfyUI. Raises DiaphaneError if the disk is full or may not be
-    written; of the picture that could not be saved nothing is left.
+    prefix: as in Save Image; it never leads out of the output folder. The node shows each layer in its place, as ComfyUI's layer editor
+    opens them, or the finished pictures, if there is a batch of them. What it shows holds the metadata, so that it can be dropped into
+    ComfyUI. blending: of the finished pictures, see `composite`. Raises DiaphaneError if the disk is full or may not be written; of the
+    picture that could not be saved nothing is left.
     """
     output = folder_paths.get_output_directory()
     _check_name(prefix)
@@ -53,24 +61,27 @@ def save_layers(layers: Layers, form: str, prefix: str, metadata: Metadata) -> d
     count = common_batch([layer.image for layer in layers.layers])
     progress = comfy.utils.ProgressBar(count)
     files: list[Result] = []
-    previews: list[Result] = []
+    shown: list[Result] = []
     for index in range(count):
         comfy.model_management.throw_exception_if_processing_interrupted()
         stem = f"{name.replace('%batch_num%', str(index))}_{counter + index:05}"
         picture = layers.one(index)
-        if form == PNG:
-            with _explaining(folder):
-                files += [_result(path, subfolder, "output") for path in _save_pngs(Path(folder), stem, picture, metadata)]
+        flat = flat_bytes(picture, blending)
+        with _explaining(folder):
+            if form == PNG:
+                paths = _save_pngs(Path(folder), stem, picture, metadata)
+            else:
+                paths = [Path(folder, f"{stem}_.{'psd' if form == PSD else 'ora'}")]
+                write = _writer(form)
+                with whole_file(paths[0]) as file:
+                    write(file, picture, flat, metadata)
+        files += [_result(path, subfolder, "output") for path in paths]
+        if count == 1 and len(layers.layers) > 1:
+            shown += _show_layers(stem, picture, metadata)
         else:
-            path = Path(folder, f"{stem}_.{'psd' if form == PSD else 'ora'}")
-            flat = flat_bytes(picture)
-            write = _writer(form)
-            with _explaining(folder), whole_file(path) as file:
-                write(file, picture, flat, metadata)
-            files.append(_result(path, subfolder, "output"))
-            previews.append(_save_preview(stem, flat, metadata))
+            shown.append(_show(stem, flat, metadata))
         progress.update(1)
-    return {"images": files} if form == PNG else {"images": previews, "files": files}
+    return {"images": shown, "files": files}
 
 
 def workflow_metadata(prompt: Any, extra: Mapping[str, Any] | None) -> dict[str, str]:
@@ -148,7 +159,7 @@ def _save_pngs(folder: Path, stem: str, layers: Layers, metadata: Metadata) -> l
     return paths
 
 
-def _save_preview(stem: str, flat: np.ndarray, metadata: Metadata) -> Result:
+def _show(stem: str, flat: np.ndarray, metadata: Metadata) -> Result:
     temporary = folder_paths.get_temp_directory()
     with _explaining(temporary):
         folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(f"{stem}_preview", temporary)
@@ -156,6 +167,36 @@ def _save_preview(stem: str, flat: np.ndarray, metadata: Metadata) -> Result:
         with whole_file(path) as file:
             reduced(flat, PREVIEW_SIDE).save(file, "PNG", pnginfo=text_chunks(metadata), compress_level=1)
     return _result(path, subfolder, "temp")
+
+
+def _show_layers(stem: str, layers: Layers, metadata: Metadata) -> list[Result]:
+    """A picture of the canvas for each layer, the lowest first. The editor puts them over one another and calls them by their files."""
+    temporary = folder_paths.get_temp_directory()
+    shown = []
+    with _explaining(temporary):
+        os.makedirs(temporary, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=f"{stem}_", dir=temporary))
+        for layer, name in zip(layers.layers, file_names(layers), strict=True):
+            comfy.model_management.throw_exception_if_processing_interrupted()
+            alone = replace(layers, layers=(replace(layer, mode=NORMAL, visible=True),))
+            path = folder / f"{name}.png"
+            with whole_file(path) as file:
+                reduced(flat_bytes(alone), LAYER_SIDE).save(file, "PNG", pnginfo=text_chunks(metadata), compress_level=1)
+            shown.append(_result(path, folder.name, "temp"))
+    return shown
+
+
+def file_names(layers: Layers) -> list[str]:
+    """The names of the layers, as files can have them: each is another, whatever the case of its letters."""
+    names: list[str] = []
+    for layer in layers.layers:
+        # ComfyUI serves no file with two dots in its name.
+        name = re.sub(r'[\x00-\x1f<>:"/\\|?*]|\.(?=\.)', "_", layer.name + (" (hidden)" if not layer.visible else ""))
+        name = name.encode()[:LONGEST_NAME].decode(errors="ignore").strip(" .") or "_"
+        taken = {other.casefold() for other in names}
+        possible = itertools.chain([name], (f"{name} ({number})" for number in itertools.count(2)))
+        names.append(next(one for one in possible if one.casefold() not in taken))
+    return names
 
 
 def _result(path: Path, subfolder: str, kind: str) -> Result:

@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..pixels.composite import Layers
+from ..pixels.composite import PHOTOSHOP, Layers
 
 ROWS = 256  # of a picture that are worked on at a time
 
@@ -20,10 +20,10 @@ def to_bytes(pixels: Tensor) -> np.ndarray:
     return result.numpy()
 
 
-def flat_bytes(layers: Layers) -> np.ndarray:
+def flat_bytes(layers: Layers, blending: str = PHOTOSHOP) -> np.ndarray:
     """The first picture of a batch of layers, flattened strip by strip: [H, W, 3 or 4] in 0 to 255, straight alpha."""
     first = layers.one(0)
-    strips = (first.flatten(top, min(ROWS, layers.height - top))[0] for top in range(0, layers.height, ROWS))
+    strips = (first.flatten(top, min(ROWS, layers.height - top), blending)[0] for top in range(0, layers.height, ROWS))
     strip = to_bytes(next(strips))
     flat = np.empty((layers.height, layers.width, strip.shape[2]), np.uint8)
     flat[: len(strip)] = strip

@@ -1,4 +1,4 @@
-"""Layers over one another (Compositing and Blending Level 1, sections 5.8.2 and 9.1)."""
+"""Layers over one another (Compositing and Blending Level 1, sections 5.8.2 and 9.1), or as ComfyUI's layer editor puts them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,11 @@ from torch import Tensor
 
 from ..errors import DiaphaneError
 from .blend import BLENDS, NORMAL
+from .linear_blend import LINEAR_BLENDS, to_linear, to_srgb
 
+PHOTOSHOP = "as Photoshop"
+EDITOR = "as ComfyUI's editor"
+BLENDINGS = (PHOTOSHOP, EDITOR)
 STRIP_PIXELS = 1 << 16  # composited at a time on a processor, so that the intermediate pictures stay in its cache
 LEAST_ALPHA = torch.finfo(torch.float32).tiny  # to divide by where a picture is transparent
 
@@ -39,9 +43,9 @@ class Layers:
     width: int
     layers: tuple[Layer, ...]
 
-    def flatten(self, top: int = 0, rows: int | None = None) -> Tensor:
+    def flatten(self, top: int = 0, rows: int | None = None, blending: str = PHOTOSHOP) -> Tensor:
         """The finished picture; see `composite`."""
-        return composite(self.layers, self.height, self.width, top, rows)
+        return composite(self.layers, self.height, self.width, top, rows, blending)
 
     def one(self, index: int) -> Layers:
         """The layers of one picture of the batch."""
@@ -72,12 +76,23 @@ def _put_over(canvas: Tensor, source: Tensor, mode: str, opacity: float) -> None
     below.lerp_(above, cover)
 
 
-def composite(layers: Sequence[Layer], height: int, width: int, top: int = 0, rows: int | None = None) -> Tensor:
+def _blend_inside(canvas: Tensor, source: Tensor, mode: str, opacity: float) -> None:
+    """As `_put_over`, both in linear light, by ComfyUI's editor: the alpha of the canvas stays, and where it is 0 nothing changes."""
+    alpha = (source[..., 3:].clamp(0.0, 1.0) if source.shape[-1] == 4 else torch.ones_like(source[..., :1])) * opacity
+    below = canvas[..., :3]
+    above = torch.where(alpha > 0.0, source[..., :3], below)
+    if canvas.shape[-1] == 4:
+        alpha = torch.where(canvas[..., 3:] > 0.0, alpha, 0.0)
+    below.lerp_(LINEAR_BLENDS[mode](below, above), alpha)
+
+
+def composite(layers: Sequence[Layer], height: int, width: int, top: int = 0, rows: int | None = None, blending: str = PHOTOSHOP) -> Tensor:
     """Layers, the lowest first -> [B, height, width, 3 or 4], float32, straight alpha, on the lowest layer's device.
 
     Layers are cut at the canvas. If the lowest layer fills the canvas it is the background, kept as it is: the result is opaque
     if it is. top, rows: only that strip of the picture, which is then [B, rows, width, ...], or what there is of it.
-    Raises DiaphaneError for batches that do not go together.
+    blending: colours as they are and the W3C's rules, as Photoshop does it; or linear light and the rules of ComfyUI's editor
+    (`linear_blend.py`). Raises DiaphaneError for batches that do not go together.
     """
     rows = height - top if rows is None else min(rows, height - top)
     count = common_batch([layer.image for layer in layers])
@@ -93,8 +108,12 @@ def composite(layers: Sequence[Layer], height: int, width: int, top: int = 0, ro
         part = result[:, first : first + strip]
         start = top + first
         canvas = _planes(background[:, start : start + part.shape[1]].float().expand_as(part))
+        if blending == EDITOR:
+            canvas[..., :3] = to_linear(canvas[..., :3].clamp(0.0, 1.0))
         for layer in layers:
-            paint(canvas, layer, start)
+            paint(canvas, layer, start, blending)
+        if blending == EDITOR:
+            canvas[..., :3] = to_srgb(canvas[..., :3].clamp(0.0, 1.0))
         part.copy_(canvas)
     return result
 
@@ -113,8 +132,11 @@ def _fills(layer: Layer, height: int, width: int) -> bool:
     )
 
 
-def paint(canvas: Tensor, layer: Layer, top: int = 0) -> None:
-    """Put a layer on the canvas [B, rows, W, 3 or 4], in place. top: the row of the picture that the canvas begins with."""
+def paint(canvas: Tensor, layer: Layer, top: int = 0, blending: str = PHOTOSHOP) -> None:
+    """Put a layer on the canvas [B, rows, W, 3 or 4], in place. top: the row of the picture that the canvas begins with.
+
+    For the blending of ComfyUI's editor the canvas is in linear light.
+    """
     if not layer.visible:
         return
     x, y = layer.x, layer.y - top
@@ -124,7 +146,10 @@ def paint(canvas: Tensor, layer: Layer, top: int = 0) -> None:
         return
     source = _planes(layer.image[:, first_row:last_row, first_column:last_column].to(canvas))
     part = canvas[:, first_row + y : last_row + y, first_column + x : last_column + x]
-    _put_over(part, source, layer.mode, layer.opacity)
+    if blending == EDITOR:
+        source[..., :3] = to_linear(source[..., :3].clamp(0.0, 1.0))
+    put = _blend_inside if blending == EDITOR and layer.mode != NORMAL else _put_over
+    put(part, source, layer.mode, layer.opacity)
 
 
 def inside(offset: int, length: int, canvas: int) -> tuple[int, int]:

@@ -12,7 +12,6 @@ from .composite import Layer, Layers, common_batch, inside
 from .coverage import NOTHING
 from .straight import check_picture, mask_planes, resize_mask, with_alpha
 
-SOCKET = "DIAPHANE_LAYERS"
 BACKGROUND_NAME = "Background"
 
 

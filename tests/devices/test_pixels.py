@@ -18,10 +18,11 @@ import lib_layerdiffuse.pixels
 from lib_layerdiffuse.pixels.backdrop import BACKDROPS, over_backdrop
 from lib_layerdiffuse.pixels.bleed import bleed_rgb
 from lib_layerdiffuse.pixels.blend import BLENDS
-from lib_layerdiffuse.pixels.composite import Layer, Layers, common_batch, composite, inside, paint
+from lib_layerdiffuse.pixels.composite import EDITOR, Layer, Layers, common_batch, composite, inside, paint
 from lib_layerdiffuse.pixels.coverage import coverage
 from lib_layerdiffuse.pixels.fit import FITS, fit_to
 from lib_layerdiffuse.pixels.layer_stack import as_layers, confined, in_order, named, off_canvas, stacked
+from lib_layerdiffuse.pixels.linear_blend import to_linear, to_srgb
 from lib_layerdiffuse.pixels.place import place
 from lib_layerdiffuse.pixels.premultiplied import premultiply, resize_rgba, straighten
 from lib_layerdiffuse.pixels.repair import alpha_levels, defringe, keep_extremes, trim
@@ -47,7 +48,13 @@ FUNCTIONS: dict[Callable[..., Any], Callable[[Tensor], Any]] = {
     over_backdrop: lambda x: [over_backdrop(x, backdrop) for backdrop in BACKDROPS],
     bleed_rgb: bleed_rgb,
     **{blend: lambda x, blend=blend: blend(x[..., :3], x[..., :3].flip(0)) for blend in BLENDS.values()},
-    composite: lambda x: [composite(stack(x), *x.shape[1:3]), composite(stack(x)[1:3], 64, 64, 8, 16)],
+    composite: lambda x: [
+        composite(stack(x), *x.shape[1:3]),
+        composite(stack(x)[1:3], 64, 64, 8, 16),
+        *(composite(layers, *x.shape[1:3], blending=EDITOR) for layers in (stack(x), stack(x)[1:])),
+    ],
+    to_linear: to_linear,
+    to_srgb: to_srgb,
     Layers.flatten: lambda x: Layers(*x.shape[1:3], stack(x)).one(0).flatten(),
     paint: painted,
     as_layers: lambda x: as_layers(x).flatten(),

@@ -97,6 +97,8 @@ class Right:
                 "rotation": 2.0,
             },
             "DiaphaneComposite": lambda: {"layers": {"layer0": picture(16, 16)}, "background": picture(channels=3)},
+            "DiaphaneToCore": lambda: {"layers": {"layer0": picture(16, 16, batch=2)}, "picture": 2},
+            "DiaphaneFromCore": lambda: {"layers": {"layers": [{"image": picture(16, 16, batch=2), "rotation": 0.5}]}},
             "DiaphaneUpscale": lambda: {"upscale_model": Doubler(), "image": picture()},
             "DiaphaneRepair": lambda: {
                 "image": picture(),

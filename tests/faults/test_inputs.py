@@ -10,14 +10,13 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-import torch
-from comfy.nested_tensor import NestedTensor
 from comfy_api.latest import io
 from torch import Tensor
 
 from tests.faults.conftest import Run
 from tests.faults.reports import told
-from tests.faults.right import SIDE, Right, Value, broken, latent, models_stay_as_they_are, picture, right
+from tests.faults.right import Right, Value, models_stay_as_they_are, picture, right
+from tests.faults.wrong import BY_KIND, MASKS, PICTURES, document
 
 __all__ = ["models_stay_as_they_are", "right"]
 
@@ -38,10 +37,12 @@ SOCKETS: dict[str, dict[str, str]] = {
     "DiaphaneBleed": {"image": "IMAGE", "mask": "MASK"},
     "DiaphanePreview": {"image": "IMAGE", "mask": "MASK"},
     "DiaphanePlaceLayer": {"image": "IMAGE", "mask": "MASK"},
-    "DiaphaneComposite": {"layers": "LAYERS", "background": "LAYERS", "area": "MASK"},
+    "DiaphaneComposite": {"layers": "PICTURE OR LAYERS", "background": "PICTURE OR LAYERS", "area": "MASK"},
+    "DiaphaneToCore": {"layers": "PICTURE OR LAYERS"},
+    "DiaphaneFromCore": {"layers": "LAYERS"},
     "DiaphaneUpscale": {"upscale_model": "UPSCALE_MODEL", "image": "IMAGE", "mask": "MASK"},
     "DiaphaneRepair": {"image": "IMAGE", "mask": "MASK"},
-    "DiaphaneSaveLayers": {"layers": "LAYERS"},
+    "DiaphaneSaveLayers": {"layers": "PICTURE OR LAYERS"},
     "LayeredDiffusionApply": {"model": "MODEL"},
     "LayeredDiffusionJointApply": {
         "model": "MODEL",
@@ -79,6 +80,7 @@ NUMBERS: dict[str, dict[str, tuple[float, float]]] = {
         "scale": (0.01, 16),
         "rotation": (-360, 360),
     },
+    "DiaphaneToCore": {"picture": (0, 4096)},
     "DiaphaneRepair": {"defringe": (0, 64), "black": (0, 1), "white": (0, 1), "gamma": (0.1, 10), "margin": (0, 1024)},
     **{name: {"weight": (-1, 3)} for name in ("LayeredDiffusionApply", "LayeredDiffusionCondApply", "LayeredDiffusionDiffApply")},
     **{name: {"sub_batch_size": (1, 4096)} for name in ("LayeredDiffusionDecode", "LayeredDiffusionDecodeRGBA")},
@@ -97,7 +99,8 @@ CHOICES: dict[str, list[str]] = {
     "DiaphaneSplitLayers": ["layers", "passes"],
     "DiaphanePreview": ["backdrop"],
     "DiaphanePlaceLayer": ["mode"],
-    "DiaphaneSaveLayers": ["format"],
+    "DiaphaneComposite": ["blending"],
+    "DiaphaneSaveLayers": ["format", "blending"],
     **{f"LayeredDiffusion{name}": ["config"] for name in ("Apply", "JointApply", "CondApply", "CondJointApply", "DiffApply")},
     **{f"LayeredDiffusion{name}": ["sd_version"] for name in ("Decode", "DecodeRGBA", "DecodeSplit")},
 }
@@ -109,53 +112,7 @@ FILES: dict[str, list[str]] = {
     "DiaphaneSplitLayers": ["decoder_file"],
 }
 
-SHAPE = "[batch, height, width, 3 or 4 channels]"
-NOT_NUMBERS = "NaN or infinite"
-PICTURES: dict[str, tuple[Value, list[str]]] = {
-    "text": (lambda: "a picture", ["IMAGE", "got a str"]),
-    "three dimensions": (lambda: torch.zeros(SIDE, SIDE, 3), [SHAPE, "[64, 64, 3]"]),
-    "five dimensions": (lambda: torch.zeros(1, 1, SIDE, SIDE, 3), [SHAPE, "[1, 1, 64, 64, 3]"]),
-    "two channels": (lambda: torch.zeros(1, SIDE, SIDE, 2), [SHAPE, "[1, 64, 64, 2]"]),
-    "five channels": (lambda: torch.zeros(1, SIDE, SIDE, 5), [SHAPE, "[1, 64, 64, 5]"]),
-    "channels first": (lambda: torch.zeros(1, 3, SIDE, SIDE), [SHAPE, "[1, 3, 64, 64]"]),
-    "no picture in it": (lambda: torch.zeros(0, SIDE, SIDE, 4), ["empty picture", "[0, 64, 64, 4]"]),
-    "no height": (lambda: torch.zeros(1, 0, SIDE, 4), ["empty picture", "[1, 0, 64, 4]"]),
-    "no width": (lambda: torch.zeros(1, SIDE, 0, 3), ["empty picture", "[1, 64, 0, 3]"]),
-    "bytes": (lambda: torch.zeros(1, SIDE, SIDE, 3, dtype=torch.uint8), ["0 to 1", "torch.uint8"]),
-    "whole numbers": (lambda: torch.zeros(1, SIDE, SIDE, 4, dtype=torch.int64), ["0 to 1", "torch.int64"]),
-    "NaN": (lambda: broken(math.nan, picture()), [NOT_NUMBERS, "--fp32-vae"]),
-    "NaN in half precision": (lambda: broken(math.nan, picture().half()), [NOT_NUMBERS, "--fp32-vae"]),
-    "infinity": (lambda: broken(math.inf, picture(channels=3)), [NOT_NUMBERS, "--fp32-vae"]),
-}
-MASKS: dict[str, tuple[Value, list[str]]] = {
-    "text": (lambda: "a mask", ["MASK", "got a str"]),
-    "one dimension": (lambda: torch.zeros(SIDE), ["[batch, height, width]", "[64]"]),
-    "a picture": (lambda: torch.zeros(1, SIDE, SIDE, 3), ["[batch, height, width]", "[1, 64, 64, 3]"]),
-    "no mask in it": (lambda: torch.zeros(0, SIDE, SIDE), ["empty mask", "[0, 64, 64]"]),
-    "no width": (lambda: torch.zeros(1, SIDE, 0), ["empty mask", "[1, 64, 0]"]),
-    "bytes": (lambda: torch.zeros(1, SIDE, SIDE, dtype=torch.uint8), ["0 to 1", "torch.uint8"]),
-    "NaN": (lambda: broken(math.nan, torch.zeros(1, SIDE, SIDE)), [NOT_NUMBERS]),
-    "another batch": (lambda: torch.zeros(3, SIDE, SIDE), ["3"]),
-}
-LATENTS: dict[str, tuple[Value, list[str]]] = {
-    "text": (lambda: "a latent", ["LATENT", "got a str"]),
-    "no samples": (lambda: {}, ["LATENT", "samples"]),
-    "samples that are no tensor": (lambda: {"samples": [1.0]}, ["LATENT", "samples"]),
-    "three channels": (lambda: latent(3), ["3", "4"]),
-    "16 channels": (lambda: latent(16), ["16", "4"]),
-    "a video": (lambda: {"samples": torch.zeros(1, 4, 2, 8, 8)}, ["[B, "]),
-    "three dimensions": (lambda: {"samples": torch.zeros(4, 8, 8)}, ["[B, "]),
-    "picture and sound": (lambda: {"samples": NestedTensor((torch.zeros(1, 4, 8, 8), torch.zeros(1, 4, 8)))}, ["[B, "]),
-    "none in it": (lambda: {"samples": torch.zeros(0, 4, 8, 8)}, ["empty latent", "[0, 4, 8, 8]"]),
-    "no height": (lambda: {"samples": torch.zeros(1, 4, 0, 8)}, ["empty latent", "[1, 4, 0, 8]"]),
-    "NaN": (lambda: {"samples": broken(math.nan, latent()["samples"])}, [NOT_NUMBERS, "sampl"]),
-}
-TEXTS: dict[str, tuple[Value, list[str]]] = {
-    "text": (lambda: "a fox", ["CONDITIONING", "got a str"]),
-    "no prompt in it": (lambda: [], ["CONDITIONING", "empty"]),
-}
 OTHERS = {"MODEL", "VAE", "UPSCALE_MODEL"}
-BY_KIND = {"IMAGE": PICTURES, "MASK": MASKS, "LATENT": LATENTS, "CONDITIONING": TEXTS}
 
 WIRED = [
     pytest.param(node_id, name, make, words, id=f"{node_id}-{name}-{fault}")
@@ -181,7 +138,9 @@ def test_the_tables_hold_every_input_of_every_node(node_classes: dict[str, Any],
         plain = {*numbers, *choices, *settings_of(schema, io.String.Input, io.Boolean.Input)}
         sockets = {item.id: item.get_io_type() for item in schema.inputs if item.id not in plain}
         assert sockets.keys() == SOCKETS[node_id].keys(), node_id
-        assert all(kind == SOCKETS[node_id][name] for name, kind in sockets.items() if SOCKETS[node_id][name] != "LAYERS"), node_id
+        assert all(kind == SOCKETS[node_id][name] for name, kind in sockets.items() if SOCKETS[node_id][name] != "PICTURE OR LAYERS"), (
+            node_id
+        )
         assert right.inputs(node_id).keys() <= plain | sockets.keys(), node_id
 
 
@@ -208,7 +167,8 @@ def test_wrong_inputs(run: Run, right: Right, node_id: str, name: str, make: Val
 
 
 @pytest.mark.parametrize(
-    ("node_id", "name"), [(node_id, name) for node_id, sockets in SOCKETS.items() for name, kind in sockets.items() if kind != "LAYERS"]
+    ("node_id", "name"),
+    [(node_id, name) for node_id, sockets in SOCKETS.items() for name, kind in sockets.items() if kind != "PICTURE OR LAYERS"],
 )
 def test_nothing_comes_over_a_wire(run: Run, right: Right, node_classes: dict[str, Any], node_id: str, name: str) -> None:
     """As when a checkpoint has no VAE. An optional input is as good as not connected then."""
@@ -227,13 +187,15 @@ def test_nothing_comes_over_a_wire(run: Run, right: Right, node_classes: dict[st
 
 
 @pytest.mark.parametrize(
-    ("node_id", "name"), [(node_id, name) for node_id, sockets in SOCKETS.items() for name, kind in sockets.items() if kind == "LAYERS"]
+    ("node_id", "name"),
+    [(node_id, name) for node_id, sockets in SOCKETS.items() for name, kind in sockets.items() if kind == "PICTURE OR LAYERS"],
 )
 @pytest.mark.parametrize("fault", PICTURES)
 def test_wrong_layers(run: Run, right: Right, node_id: str, name: str, fault: str) -> None:
     make, words = PICTURES[fault]
-    value = make() if name == "background" else {"layer0": picture(), "layer3": make()}
-    told(lambda: run(node_id, **{**right.inputs(node_id), name: value}), words)
+    for one in (make(), document(image=make())) if fault != "text" else (make(),):
+        value = one if name == "background" else {"layer0": picture(), "layer3": one}
+        told(lambda value=value: run(node_id, **{**right.inputs(node_id), name: value}), words)
     right.after(run, node_id, name)
 
 

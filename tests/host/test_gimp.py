@@ -27,7 +27,7 @@ from dev.debian import ensure
 pytestmark = pytest.mark.full
 
 # GIMP has formulae of its own for soft light and the four of hue, saturation, colour and luminosity, and blends add, dodge and burn in
-# linear light: there psd-tools is the judge (tests/unit/test_compositing.py).
+# linear light: there psd-tools is the judge (tests/unit/test_photoshop_blending.py).
 SAME = ("normal", "multiply", "screen", "overlay", "hard light", "darken", "lighten", "difference", "exclusion")
 
 
