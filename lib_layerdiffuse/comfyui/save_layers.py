@@ -177,7 +177,6 @@ def _show_layers(stem: str, layers: Layers, metadata: Metadata) -> list[Result]:
         os.makedirs(temporary, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix=f"{stem}_", dir=temporary))
         for layer, name in zip(layers.layers, file_names(layers), strict=True):
-            comfy.model_management.throw_exception_if_processing_interrupted()
             alone = replace(layers, layers=(replace(layer, mode=NORMAL, visible=True),))
             path = folder / f"{name}.png"
             with whole_file(path) as file:

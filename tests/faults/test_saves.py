@@ -102,7 +102,7 @@ def test_disk_of_previews_full(save: Save, output: Path, form: str, small_disk: 
 def test_each_name_that_is_given_fails_once(
     save: Save, output: Path, pack: ModuleType, monkeypatch: pytest.MonkeyPatch, form: str, nth: int
 ) -> None:
-    """Files get their names one by one at the end. If the nth cannot, those of its picture that have one are whole."""
+    """Files get their names one by one at the end, then a picture of each layer. If the nth cannot, those that have one are whole."""
     module = importlib.import_module(f"{pack.__name__}.lib_layerdiffuse.comfyui.save_layers")
     replace, done = os.replace, 0
 
@@ -115,7 +115,7 @@ def test_each_name_that_is_given_fails_once(
 
     with monkeypatch.context() as patch:
         patch.setattr(module.os, "replace", refuse)
-        if nth <= (LAYERS if form == "PNG" else 2):
+        if nth <= LAYERS + (LAYERS if form == "PNG" else 1):
             told(lambda: save(form), ["Permission denied", "filename_prefix", "permissions"])
         else:
             save(form)

@@ -53,7 +53,7 @@ def stack(parts: Any) -> Any:
     layers = [layer(picture(48, 64, 0)[..., :3], name="ground")]
     for index, mode in enumerate(parts.blend.BLENDS):
         place = {"x": 7 * index - 12, "y": 30 - 4 * index, "visible": index != 16}
-        layers.append(layer(picture(20, 30, index + 1), name=f"{mode} é 狐 <&>", mode=mode, opacity=(index + 3) / 40, **place))
+        layers.append(layer(picture(20, 30, index + 1), name=f"{mode} é 狐 <&>", mode=mode, opacity=(index + 3.3) / 40, **place))
     return parts.composite.Layers(48, 64, tuple(layers))
 
 
@@ -178,6 +178,42 @@ def test_previews_bring_the_workflow(parts: Any, base_directory: Path, form: str
     [preview] = parts.save.save_layers(layers, form, f"preview_{form}", {"workflow": "{}"})["images"]
     with Image.open(base_directory / "temp" / preview["subfolder"] / preview["filename"]) as image:
         assert image.info == {"workflow": "{}"} and image.size == (9, 8)
+
+
+@pytest.mark.parametrize("form", ["PSD", "OpenRaster", "PNG"])
+def test_the_node_shows_each_layer_in_its_place_under_its_name(parts: Any, base_directory: Path, form: str) -> None:
+    """As ComfyUI's layer editor opens them: pictures of one size, whose file names are the layers' names."""
+    layer = parts.composite.Layer
+    pictures = (
+        layer(picture(8, 9, 1)[..., :3], name="ground"),
+        layer(picture(3, 4, 2), name="fox", x=5, y=-1, opacity=0.5, mode="multiply"),
+        layer(picture(8, 9, 3), name="Fox", visible=False),
+        layer(picture(2, 2, 4), name="fox", x=7, y=6),
+        layer(picture(2, 2, 5), name=' 狐/..\\é:"? '),
+        layer(picture(2, 2, 6), name="x" * 300),
+    )
+    found = parts.save.save_layers(parts.composite.Layers(8, 9, pictures), form, f"shown_{form}", {"workflow": "{}"})
+    names = [item["filename"].removesuffix(".png") for item in found["images"]]
+    assert names == ["ground", "fox", "Fox (hidden)", "fox (2)", "狐__._é___", "x" * 200]
+    assert {item["type"] for item in found["images"]} == {"temp"} and {item["type"] for item in found["files"]} == {"output"}
+    for item, one in zip(found["images"], pictures, strict=True):
+        with Image.open(base_directory / "temp" / item["subfolder"] / item["filename"]) as image:
+            assert image.size == (9, 8) and image.info == {"workflow": "{}"}
+            expected = torch.zeros(8 + 8, 9 + 8, 4)
+            source = torch.cat((one.image, torch.ones(1, *one.image.shape[1:3], 1)), dim=-1)[0, ..., :4].clone()
+            source[..., 3] *= one.opacity
+            expected[4 + one.y :, 4 + one.x :][: source.shape[0], : source.shape[1]] = source
+            seen = np.array(image.convert("RGBA")).astype(int)
+            wanted = to_bytes(expected[4:12, 4:13]).astype(int)
+            assert np.abs((seen - wanted)[wanted[..., 3] > 0]).max() <= 1 and not seen[wanted[..., 3] == 0][:, 3].any()
+
+
+def test_large_layers_are_shown_reduced_to_one_size(parts: Any, base_directory: Path) -> None:
+    layer = parts.composite.Layer
+    layers = parts.composite.Layers(8, 4096, (layer(picture(8, 4096, 1)), layer(picture(3, 4, 2), x=4000)))
+    found = parts.save.save_layers(layers, "PNG", "reduced", {})["images"]
+    sizes = [Image.open(base_directory / "temp" / item["subfolder"] / item["filename"]).size for item in found]
+    assert sizes == [(2048, 4)] * 2
 
 
 @pytest.mark.parametrize("form", ["PSD", "OpenRaster", "PNG"])

@@ -62,7 +62,8 @@ def test_files_hold_the_layers_and_the_workflow(server: ComfyServer) -> None:
     workflow = {"nodes": [], "links": [], "version": 0.4}
     history = server.queue(prompt, workflow=workflow)
     assert [item["filename"] for item in history.outputs["PSD"]["files"]] == ["PSD_00001_.psd"]
-    assert [item["type"] for item in history.outputs["PSD"]["images"]] == ["temp"]  # what browsers can show
+    shown = history.outputs["PSD"]["images"]
+    assert [(item["filename"], item["type"]) for item in shown] == [("ground.png", "temp"), ("disc.png", "temp")]
     files = {path.suffix: path for path in server.outputs(history) if path.parent.name == "folder"}
     flat = picture(by_prefix(server.outputs(history))["flat"])
 
