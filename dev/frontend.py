@@ -44,6 +44,7 @@ ARGUMENTS = [
     "--disable-component-update",
     "--disable-sync",
     "--disable-dev-shm-usage",
+    "--enable-unsafe-swiftshader",  # ComfyUI's layer editor draws by WebGL
 ]
 # As after the first visit, with nothing over the graph, and strict about what it loads.
 SETTINGS: Json = {

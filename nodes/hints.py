@@ -79,9 +79,9 @@ def on_editor_blending(layers: Layers) -> list[str]:
     ]
 
 
-def on_flat_picture(layers: Layers, blending: str) -> list[str]:
+def on_flat_picture(layers: Layers, form: str, blending: str) -> list[str]:
     """A hint if a paint program shows the layers of a file otherwise than the flat picture in it."""
-    if blending == PHOTOSHOP or not _depends_on_blending(layers):
+    if form not in (PSD, OPENRASTER) or blending == PHOTOSHOP or not _depends_on_blending(layers):
         return []
     return ["The flat picture is as ComfyUI's editor shows it. Paint programs mix the layers of the file in their own way."]
 

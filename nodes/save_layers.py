@@ -41,7 +41,7 @@ class SaveLayers(io.ComfyNode):
                     multiline=True,
                     tooltip="Names of the layers, one a line, the lowest first. An empty line keeps a layer's own name, or its number.",
                 ),
-                inputs.blending("the flat picture in the file"),
+                inputs.blending("the flat picture in PSD and OpenRaster files"),
             ],
             hidden=[io.Hidden.prompt, io.Hidden.extra_pnginfo],
             is_output_node=True,
@@ -62,7 +62,7 @@ class SaveLayers(io.ComfyNode):
             said += " It is one flat picture: to keep layers apart, connect layers of Composite Layers."
         if len(found["images"]) == count > 1 and max(stack.height, stack.width) > LAYER_SIDE:
             said += f" The pictures here are reduced to {LAYER_SIDE} pixels; the file is not."
-        advice = [*hints.on_lost_layers(stack), *hints.on_modes_of_files(stack, format), *hints.on_flat_picture(stack, blending)]
+        advice = [*hints.on_lost_layers(stack), *hints.on_modes_of_files(stack, format), *hints.on_flat_picture(stack, format, blending)]
         return io.NodeOutput(ui=found | notes(said, *advice))
 
 
