@@ -13,6 +13,8 @@ from . import (
     extract,
     joint,
     layer_prompts,
+    load_layers,
+    load_transparent,
     mini_models,
     place_layer,
     preview,
@@ -46,6 +48,8 @@ MODULES = (
     comfyui_layers,
     upscale,
     repair,
+    load_transparent,
+    load_layers,
     save_layers,
 )
 NODES: list[type[io.ComfyNode]] = [checked(node) for module in MODULES for node in module.NODES]

@@ -58,8 +58,8 @@ def _allowed(what: str, item: Any, value: Any) -> Any:
     if isinstance(item, io.String.Input):
         return str(value)
     if isinstance(item, io.Combo.Input):
-        # Which files there are may have changed since the schema was made; `find_file` raises the error for one that is missing.
-        if not isinstance(item, inputs.WeightFile) and value not in (item.options or []):
+        # Which files there are may have changed since the schema was made; who opens it raises the error for one that is missing.
+        if not isinstance(item, inputs.FileChoice) and value not in (item.options or []):
             choices = ", ".join(map(str, item.options or []))
             raise DiaphaneError(f"{what} has to be one of {choices}; got {value!r}. Change it, or what is connected to it.")
         return value

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from comfy_api.latest import io
 
 from ..lib_layerdiffuse.comfyui.alpha.codec import OFFSET_SCALE, PASS_CHOICES
 from ..lib_layerdiffuse.comfyui.layers import BACKGROUND, CHOICES, FOREGROUND
 from ..lib_layerdiffuse.comfyui.models.families import FAMILY_CHOICES
 from ..lib_layerdiffuse.comfyui.models.weight_files import AUTO, file_choices
+from ..lib_layerdiffuse.errors import DiaphaneError
 from ..lib_layerdiffuse.pixels.composite import BLENDINGS, PHOTOSHOP
 from ..lib_layerdiffuse.pixels.fit import CROP, FITS
 
@@ -50,12 +54,23 @@ def strength(end_hint: str = "") -> list[io.Input]:
     ]
 
 
-class WeightFile(io.Combo.Input):
+class FileChoice(io.Combo.Input):
     """A choice among files, which come and go while ComfyUI runs."""
 
 
-def weight_file(input_id: str, what: str) -> WeightFile:
-    return WeightFile(
+def is_there(find: Callable[[], Any], *names: Any) -> bool | str:
+    """What ComfyUI asks about files before it runs anything: True, or what is wrong. Names that come over a wire are None then."""
+    if None in names:
+        return True
+    try:
+        find()
+    except DiaphaneError as error:
+        return str(error)
+    return True
+
+
+def weight_file(input_id: str, what: str) -> FileChoice:
+    return FileChoice(
         input_id,
         options=file_choices(),
         default=AUTO,

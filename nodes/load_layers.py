@@ -1,0 +1,118 @@
+"""Load Layers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from comfy_api.latest import io
+
+from ..lib_layerdiffuse.comfyui.input_files import document_choices, find_document, fingerprint, load_layers
+from ..lib_layerdiffuse.comfyui.messages import notes
+from ..lib_layerdiffuse.documents.tree import APART, GROUPS
+from ..lib_layerdiffuse.errors import DiaphaneError
+from ..lib_layerdiffuse.pixels.clipping import on_canvas
+from ..lib_layerdiffuse.pixels.composite import Layer, Layers
+from ..lib_layerdiffuse.pixels.layer_stack import named
+from ..lib_layerdiffuse.pixels.straight import transparency_mask, with_alpha
+from . import hints, inputs
+
+
+class LoadLayers(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="DiaphaneLoadLayers",
+            display_name="Load Layers",
+            category=inputs.CATEGORY,
+            description="Opens a layered PSD, PSB or OpenRaster file of Photoshop, Krita, GIMP, Photopea and others: names, positions, "
+            "opacity, blend modes, masks and clipping. What cannot be kept is said under the node.",
+            search_aliases=[
+                *inputs.ALIASES,
+                "PSD",
+                "PSB",
+                "Photoshop",
+                "Photopea",
+                "OpenRaster",
+                "ORA",
+                "Krita",
+                "GIMP",
+                "open PSD",
+                "import PSD",
+                "load PSD",
+                "edit layers",
+                "PSD to image",
+            ],
+            inputs=[
+                inputs.FileChoice(
+                    "file",
+                    options=document_choices(),
+                    tooltip="A PSD, PSB or OpenRaster file in ComfyUI's input folder or below it, or one that Save Layers has put into output. "
+                    "Press R after you have copied one there.",
+                ),
+                io.Combo.Input(
+                    "groups",
+                    options=list(GROUPS),
+                    default=APART,
+                    tooltip="take apart: every layer by itself, with the opacity, visibility, mask and mode of its groups. "
+                    "merge: each group, and each layer with those that are clipped to it, as one layer.",
+                ),
+                io.String.Input(
+                    "pick",
+                    default="",
+                    multiline=True,
+                    tooltip="Names of layers, one a line, for the output picked. Empty: all layers.",
+                ),
+            ],
+            outputs=[
+                inputs.LAYERS.Output(display_name="layers", tooltip="For Composite Layers or Save Layers. Hidden layers stay hidden."),
+                io.Image.Output(
+                    display_name="image",
+                    tooltip="The composite of the visible layers: RGB [1, H, W, 3] on an opaque background, else RGBA with straight alpha.",
+                ),
+                io.Mask.Output(display_name="mask", tooltip="Of the composite [1, H, W]. 1 = transparent."),
+                io.Image.Output(
+                    display_name="picked",
+                    is_output_list=True,
+                    tooltip="A list of pictures [1, H, W, 4] of the canvas's size, one for each name in pick: the layer as it was painted, "
+                    "without opacity and mode. For Transparent VAE Encode.",
+                ),
+                io.String.Output(
+                    display_name="names", tooltip="The names of all layers, one a line, the lowest first. For names of Save Layers."
+                ),
+            ],
+        )
+
+    @classmethod
+    def validate_inputs(cls, file: Any = None) -> bool | str:
+        return inputs.is_there(lambda: find_document(file), file)
+
+    @classmethod
+    def fingerprint_inputs(cls, file: Any = None, **others: Any) -> Any:
+        return fingerprint([find_document(file)])
+
+    @classmethod
+    def execute(cls, file: str, groups: str, pick: str) -> io.NodeOutput:
+        layers, said = load_layers(find_document(file), groups)
+        layers = named(layers, [])
+        image = layers.flatten()
+        picked = [on_canvas(layer, layers.height, layers.width) for layer in _picked(layers, pick.splitlines())]
+        names = "\n".join(layer.name for layer in layers.layers)
+        count = len(layers.layers)
+        read = f"{count} layer{'' if count == 1 else 's'}, {layers.width}x{layers.height}: {', '.join(names.splitlines()):.300}."
+        hidden = [layer.name for layer in layers.layers if not layer.visible]
+        said = [read, *([f"Hidden: {', '.join(hidden):.200}."] if hidden else []), *said, *hints.on_lost_layers(layers)]
+        return io.NodeOutput(layers, image, transparency_mask(with_alpha(image)), picked, names, ui=notes(*said))
+
+
+def _picked(layers: Layers, names: list[str]) -> list[Layer]:
+    """The layers of these names, in this order; all if there are none."""
+    wanted = [name.strip() for name in names if name.strip()]
+    found = [[layer for layer in layers.layers if layer.name == name] for name in wanted]
+    missing = [name for name, some in zip(wanted, found, strict=True) if not some]
+    if missing:
+        there = ", ".join(layer.name for layer in layers.layers)
+        raise DiaphaneError(f"Load Layers finds no layer {missing[0]!r:.120}. Write one of these into pick: {there:.300}.")
+    return [layer for some in found for layer in some] if wanted else list(layers.layers)
+
+
+NODES = [LoadLayers]
