@@ -46,15 +46,15 @@ class LoadLayers(io.ComfyNode):
                 inputs.FileChoice(
                     "file",
                     options=document_choices(),
-                    tooltip="A PSD, PSB or OpenRaster file in ComfyUI's input folder or below it, or one that Save Layers has put into output. "
+                    tooltip="A PSD, PSB or OpenRaster file in ComfyUI's input folder, or one that Save Layers has put into output. "
                     "Press R after you have copied one there.",
                 ),
                 io.Combo.Input(
                     "groups",
                     options=list(GROUPS),
                     default=APART,
-                    tooltip="take apart: every layer by itself, with the opacity, visibility, mask and mode of its groups. "
-                    "merge: each group, and each layer with those that are clipped to it, as one layer.",
+                    tooltip="take apart: each layer by itself, with the opacity, visibility, mask and mode of its groups. "
+                    "merge: each group as one layer, and each layer with those that are clipped to it.",
                 ),
                 io.String.Input(
                     "pick",
@@ -67,18 +67,15 @@ class LoadLayers(io.ComfyNode):
                 inputs.LAYERS.Output(display_name="layers", tooltip="For Composite Layers or Save Layers. Hidden layers stay hidden."),
                 io.Image.Output(
                     display_name="image",
-                    tooltip="The composite of the visible layers: RGB [1, H, W, 3] on an opaque background, else RGBA with straight alpha.",
+                    tooltip="The visible layers put together: RGB [1, H, W, 3] on an opaque background, else RGBA with straight alpha.",
                 ),
-                io.Mask.Output(display_name="mask", tooltip="Of the composite [1, H, W]. 1 = transparent."),
+                io.Mask.Output(display_name="mask", tooltip="Transparency of image [1, H, W], 1 = transparent."),
                 io.Image.Output(
                     display_name="picked",
                     is_output_list=True,
-                    tooltip="A list of pictures [1, H, W, 4] of the canvas's size, one for each name in pick: the layer as it was painted, "
-                    "without opacity and mode. For Transparent VAE Encode.",
+                    tooltip="A list: for each name in pick that layer alone [1, H, W, 4], in its place, without opacity and mode.",
                 ),
-                io.String.Output(
-                    display_name="names", tooltip="The names of all layers, one a line, the lowest first. For names of Save Layers."
-                ),
+                io.String.Output(display_name="names", tooltip="Names of all layers, one a line, the lowest first."),
             ],
         )
 

@@ -37,8 +37,8 @@ class LoadTransparentImage(io.ComfyNode):
             node_id="DiaphaneLoadTransparent",
             display_name="Load Transparent Image",
             category=inputs.CATEGORY,
-            description="Loads a picture with its alpha as one RGBA image, which Load Image takes apart: PNG (16 bits, too), WebP, GIF, "
-            "animations as batches; or all pictures of a folder.",
+            description="Loads a picture with its alpha as one RGBA image, which Load Image takes apart; an animation as a batch, or all "
+            "pictures of a folder.",
             search_aliases=[
                 *inputs.ALIASES,
                 "load PNG",
@@ -48,7 +48,7 @@ class LoadTransparentImage(io.ComfyNode):
                 "load folder",
                 "folder",
                 "directory",
-                "batch from folder",
+                "load batch",
                 "APNG",
                 "GIF",
                 "16 bit",
@@ -59,33 +59,30 @@ class LoadTransparentImage(io.ComfyNode):
                     "image",
                     options=picture_choices(),
                     upload=io.UploadType.image,
-                    tooltip="A picture in ComfyUI's input folder or below it. An animation becomes a batch.",
+                    tooltip="A picture in ComfyUI's input folder: PNG (16 bits, too), WebP, GIF and others. An animation becomes a batch.",
                 ),
                 inputs.FileChoice(
                     "folder",
                     options=[NO_FOLDER, *folder_choices()],
                     default=NO_FOLDER,
-                    tooltip="A folder in ComfyUI's input folder: all pictures in it, by their names, in place of the one above.",
+                    tooltip="A folder in ComfyUI's input folder: all pictures in it, in place of the one above.",
                 ),
                 io.Combo.Input(
                     "folder_as",
                     options=[LIST, BATCH],
                     default=LIST,
                     advanced=True,
-                    tooltip="list: the nodes after this one run once for each picture. batch: all at once; smaller pictures get "
-                    "transparent margins.",
+                    tooltip="list: what follows runs once per picture. batch: all at once, smaller ones with transparent margins.",
                 ),
             ],
             outputs=[
                 io.Image.Output(
                     display_name="image",
                     is_output_list=True,
-                    tooltip="RGBA [B, H, W, 4] with straight alpha, colour under transparent pixels kept. A list for a folder.",
+                    tooltip="RGBA [B, H, W, 4], straight alpha, with the colour under transparent pixels. For a folder a list.",
                 ),
-                io.Mask.Output(
-                    display_name="mask", is_output_list=True, tooltip="Of each image [B, H, W]. 1 = transparent, as Load Image gives it."
-                ),
-                io.String.Output(display_name="name", is_output_list=True, tooltip="Name of each file without its ending."),
+                io.Mask.Output(display_name="mask", is_output_list=True, tooltip="Transparency of image [B, H, W], 1 = transparent."),
+                io.String.Output(display_name="name", is_output_list=True, tooltip="Name of the file without its ending."),
             ],
         )
 

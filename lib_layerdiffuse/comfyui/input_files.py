@@ -63,7 +63,9 @@ def find_pictures(folder: Any) -> list[Path]:
     prefix = f"{folder}/"
     paths = [_find(name, PICTURES) for name in picture_choices() if name.rpartition("/")[0] + "/" == prefix]
     if not paths:
-        raise DiaphaneError(f"There are no pictures in a folder {folder!r:.120} of the input folder. Choose another one, or put them there.")
+        raise DiaphaneError(
+            f"There are no pictures in a folder {folder!r:.120} of the input folder. Choose another one, or put them there."
+        )
     return paths
 
 

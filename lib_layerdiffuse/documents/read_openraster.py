@@ -24,7 +24,8 @@ ATOP = "src-atop"
 def read_openraster(file: BinaryIO) -> Document:
     """The layers of a document, whose pixels are read from the file when they are needed.
 
-    Nothing outside the archive is read, whatever names it holds. Raises DiaphaneError for what is not read; a damaged file may raise others.
+    Nothing outside the archive is read, whatever names it holds. Raises DiaphaneError for what is not read; a damaged file may raise
+    others.
     """
     return _Layers(ZipFile(file)).document()
 

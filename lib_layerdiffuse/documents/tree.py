@@ -174,7 +174,9 @@ class Document:
 def check_size(height: int, width: int) -> None:
     """Raises DiaphaneError for a picture that is empty or larger than anything is, before memory is asked for."""
     if not (0 < height <= LONGEST_SIDE and 0 < width <= LONGEST_SIDE and height * width <= MOST_PIXELS):
-        raise DiaphaneError(f"it says that it holds {width}x{height} pixels, which is not read. At most {MOST_PIXELS >> 20} megapixels are.")
+        raise DiaphaneError(
+            f"it says that it holds {width}x{height} pixels, which is not read. At most {MOST_PIXELS >> 20} megapixels are."
+        )
 
 
 def _is_soft(image: Tensor) -> bool:

@@ -62,7 +62,7 @@ def _on_canvas(layer: Layer, height: int, width: int) -> tuple[int, int, int, in
 
 
 def on_canvas(layer: Layer, height: int, width: int) -> Tensor:
-    """A layer's picture in its place on an empty canvas: [B, height, width, 4], what lies beyond is cut; its opacity and mode do nothing."""
+    """A layer's picture in its place on an empty canvas: [B, height, width, 4], cut there; its opacity and mode do nothing."""
     image = with_alpha(layer.image)
     result = image.new_zeros(len(image), height, width, 4)
     (top, bottom), (left, right) = inside(layer.y, image.shape[1], height), inside(layer.x, image.shape[2], width)

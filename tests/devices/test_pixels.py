@@ -18,6 +18,7 @@ import lib_layerdiffuse.pixels
 from lib_layerdiffuse.pixels.backdrop import BACKDROPS, over_backdrop
 from lib_layerdiffuse.pixels.bleed import bleed_rgb
 from lib_layerdiffuse.pixels.blend import BLENDS
+from lib_layerdiffuse.pixels.clipping import as_one, clipped_to, clipped_together, masked, on_canvas
 from lib_layerdiffuse.pixels.composite import EDITOR, Layer, Layers, common_batch, composite, inside, paint
 from lib_layerdiffuse.pixels.coverage import coverage
 from lib_layerdiffuse.pixels.fit import FITS, fit_to
@@ -61,6 +62,11 @@ FUNCTIONS: dict[Callable[..., Any], Callable[[Tensor], Any]] = {
     stacked: lambda x: stacked(x, [x], x[..., 3]).flatten(),
     confined: lambda x: confined(Layer(x, x=7, y=-9), x[..., 3], *x.shape[1:3]).image,
     off_canvas: lambda x: off_canvas(Layers(*x.shape[1:3], stack(x))),
+    masked: lambda x: masked(Layer(x, x=7, y=-9), x[..., 3], 3, 3, 0.5).image,
+    clipped_to: lambda x: clipped_to(*stack(x)[1:3]).image,
+    clipped_together: lambda x: clipped_together(stack(x)[1], stack(x)[2:4]).image,
+    as_one: lambda x: as_one(stack(x)[1:3], 64, 64).image,
+    on_canvas: lambda x: on_canvas(Layer(x, x=7, y=-9), 64, 64),
     coverage: coverage,
     fit_to: lambda x: [fit_to(x.movedim(-1, 1), 100, 333, how, x.new_zeros(4)) for how in FITS],
     place: lambda x: [place(x, scale, degrees)[0] for scale, degrees in ((0.5, 0.0), (1.0, 90.0), (1.3, 33.0))],

@@ -6,14 +6,18 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
+import folder_paths
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 from dev.stand_ins.upscaler import Upscaler
 from tests.faults.conftest import Run
+from tests.unit import photoshop
 
 Inputs = dict[str, Any]
 Value = Callable[[], Any]
@@ -40,6 +44,24 @@ def broken(value: float, like: Tensor) -> Tensor:
     result = like.clone()
     result.view(-1)[result.numel() // 2] = value
     return result
+
+
+def given(name: str) -> Path:
+    """Where a file of the input folder lies, which is there."""
+    path = Path(folder_paths.get_input_directory(), name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def given_document() -> str:
+    layer = photoshop.Layer({index: picture(6, 9)[0, ..., index].numpy() for index in range(3)}, "fox")
+    given("right.psd").write_bytes(photoshop.document([layer], (6, 9)))
+    return "right.psd"
+
+
+def given_picture() -> str:
+    Image.fromarray((picture(6, 9)[0] * 255).byte().numpy()).save(given("right.png"))
+    return "right.png"
 
 
 class Doubler(Upscaler):
@@ -109,6 +131,8 @@ class Right:
                 "trim": True,
                 "margin": 0,
             },
+            "DiaphaneLoadTransparent": lambda: {"image": given_picture(), "folder": "none", "folder_as": "list"},
+            "DiaphaneLoadLayers": lambda: {"file": given_document(), "groups": "take apart", "pick": "fox"},
             "DiaphaneSaveLayers": lambda: {
                 "layers": {"layer0": picture(16, 16)},
                 "filename_prefix": "faults/right",

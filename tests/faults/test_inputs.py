@@ -42,6 +42,8 @@ SOCKETS: dict[str, dict[str, str]] = {
     "DiaphaneFromCore": {"layers": "LAYERS"},
     "DiaphaneUpscale": {"upscale_model": "UPSCALE_MODEL", "image": "IMAGE", "mask": "MASK"},
     "DiaphaneRepair": {"image": "IMAGE", "mask": "MASK"},
+    "DiaphaneLoadTransparent": {},
+    "DiaphaneLoadLayers": {},
     "DiaphaneSaveLayers": {"layers": "PICTURE OR LAYERS"},
     "LayeredDiffusionApply": {"model": "MODEL"},
     "LayeredDiffusionJointApply": {
@@ -99,6 +101,8 @@ CHOICES: dict[str, list[str]] = {
     "DiaphaneSplitLayers": ["layers", "passes"],
     "DiaphanePreview": ["backdrop"],
     "DiaphanePlaceLayer": ["mode"],
+    "DiaphaneLoadTransparent": ["folder_as"],
+    "DiaphaneLoadLayers": ["groups"],
     "DiaphaneComposite": ["blending"],
     "DiaphaneSaveLayers": ["format", "blending"],
     **{f"LayeredDiffusion{name}": ["config"] for name in ("Apply", "JointApply", "CondApply", "CondJointApply", "DiffApply")},
@@ -110,6 +114,8 @@ FILES: dict[str, list[str]] = {
     "DiaphaneVAEEncode": ["encoder_file"],
     "DiaphaneVAE": ["decoder_file", "encoder_file"],
     "DiaphaneSplitLayers": ["decoder_file"],
+    "DiaphaneLoadTransparent": ["image", "folder"],
+    "DiaphaneLoadLayers": ["file"],
 }
 
 OTHERS = {"MODEL", "VAE", "UPSCALE_MODEL"}

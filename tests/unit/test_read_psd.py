@@ -1,4 +1,4 @@
-"""Photoshop documents are read as Photoshop means them: depths, compressions, colours, groups, masks, clipping; and those of other writers."""
+"""Photoshop documents are read as Photoshop means them: depths, compressions, colours, groups, masks, clipping; other writers', too."""
 
 # pyright: reportMissingImports=false
 from __future__ import annotations
