@@ -9,6 +9,7 @@ from . import (
     blend,
     comfyui_layers,
     composite,
+    drop_shadow,
     empty_layers,
     extract,
     joint,
@@ -19,7 +20,9 @@ from . import (
     place_layer,
     preview,
     repair,
+    save_animation,
     save_layers,
+    save_sheet,
     split_layers,
     transparent,
     transparent_vae,
@@ -44,6 +47,7 @@ MODULES = (
     bleed,
     preview,
     place_layer,
+    drop_shadow,
     composite,
     comfyui_layers,
     upscale,
@@ -51,5 +55,7 @@ MODULES = (
     load_transparent,
     load_layers,
     save_layers,
+    save_sheet,
+    save_animation,
 )
 NODES: list[type[io.ComfyNode]] = [checked(node) for module in MODULES for node in module.NODES]

@@ -39,7 +39,8 @@ def checked(node: Node) -> Node:
         values = signature.bind(cls, *args, **kwargs).arguments
         for item in schema.inputs:
             if item.id in values:
-                values[item.id] = _allowed(f"{schema.display_name}: {item.id}", item, values[item.id])
+                what, given = f"{schema.display_name}: {item.id}", values[item.id]
+                values[item.id] = [_allowed(what, item, x) for x in given] if schema.is_input_list else _allowed(what, item, given)
         return execute(**values)
 
     changed.execute = classmethod(execute_checked)

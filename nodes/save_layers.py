@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from comfy_api.latest import io
 from torch import Tensor
 
+from ..lib_layerdiffuse.comfyui import output_files
 from ..lib_layerdiffuse.comfyui.messages import notes
-from ..lib_layerdiffuse.comfyui.save_layers import FORMATS, LAYER_SIDE, PSD, save_layers, workflow_metadata
+from ..lib_layerdiffuse.comfyui.save_layers import FORMATS, LAYER_SIDE, PSD, save_layers
 from ..lib_layerdiffuse.pixels.composite import PHOTOSHOP, Layers
 from ..lib_layerdiffuse.pixels.layer_stack import in_order, named, stacked
 from . import hints, inputs
@@ -53,11 +54,10 @@ class SaveLayers(io.ComfyNode):
     ) -> io.NodeOutput:
         given = in_order(layers)
         stack = named(stacked(None, given), names.splitlines())
-        metadata = workflow_metadata(cls.hidden.prompt, cls.hidden.extra_pnginfo)
+        metadata = output_files.workflow_metadata(cls.hidden.prompt, cls.hidden.extra_pnginfo)
         found = save_layers(stack, format, filename_prefix, metadata, blending)
-        files = [f"{file['subfolder']}/{file['filename']}".lstrip("/") for file in found["files"]]
         count = len(stack.layers)
-        said = f"{count} layer{'' if count == 1 else 's'} saved: {', '.join(files)}."
+        said = f"{count} layer{'' if count == 1 else 's'} saved: {output_files.named(found['files'])}."
         if count == 1 and isinstance(given[0], Tensor):
             said += " It is one flat picture: to keep layers apart, connect layers of Composite Layers."
         if len(found["images"]) == count > 1 and max(stack.height, stack.width) > LAYER_SIDE:

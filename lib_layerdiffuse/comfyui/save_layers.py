@@ -1,25 +1,23 @@
-"""Layers to files in ComfyUI's output folder: names, metadata, and whole files or none."""
+"""Layers to files in ComfyUI's output folder."""
 
 from __future__ import annotations
 
-import errno
 import itertools
 import json
 import os
 import re
 import struct
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import comfy.model_management
 import comfy.utils
 import folder_paths
 import numpy as np
-from comfy.cli_args import args
 from PIL import Image
 
 from ..documents.bytes import flat_bytes, reduced, to_bytes
@@ -27,7 +25,7 @@ from ..documents.openraster import COMPRESS_LEVEL, text_chunks, write_openraster
 from ..errors import DiaphaneError
 from ..pixels.blend import NORMAL
 from ..pixels.composite import PHOTOSHOP, Layers, common_batch
-from ..weights.errors import DISK_FULL
+from .output_files import Metadata, Result, explaining, listed, output_place, whole_file
 
 PSD = "PSD"
 OPENRASTER = "OpenRaster"
@@ -36,10 +34,7 @@ FORMATS = (PSD, OPENRASTER, PNG)
 PREVIEW_SIDE = 1024
 LAYER_SIDE = 2048  # of the pictures of layers, which ComfyUI's layer editor opens
 LONGEST_NAME = 200  # bytes of a file name, of which there may be 255
-TOO_MUCH = (*DISK_FULL, errno.EFBIG)  # the last: a file larger than the file system allows
 
-Metadata = Mapping[str, str]
-Result = dict[str, str]
 Writer = Callable[[BinaryIO, Layers, np.ndarray, Metadata], None]
 
 
@@ -51,13 +46,7 @@ def save_layers(layers: Layers, form: str, prefix: str, metadata: Metadata, blen
     ComfyUI. blending: of the finished pictures, see `composite`. Raises DiaphaneError if the disk is full or may not be written; of the
     picture that could not be saved nothing is left.
     """
-    output = folder_paths.get_output_directory()
-    _check_name(prefix)
-    try:
-        with _explaining(output):
-            folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(prefix, output, layers.width, layers.height)
-    except ValueError as error:  # another drive, which older versions of ComfyUI do not say
-        raise DiaphaneError(f"{prefix!r:.120} leads out of the output folder. Change filename_prefix.") from error
+    folder, name, counter, subfolder = output_place(prefix, layers.width, layers.height)
     count = common_batch([layer.image for layer in layers.layers])
     progress = comfy.utils.ProgressBar(count)
     files: list[Result] = []
@@ -67,65 +56,21 @@ def save_layers(layers: Layers, form: str, prefix: str, metadata: Metadata, blen
         stem = f"{name.replace('%batch_num%', str(index))}_{counter + index:05}"
         picture = layers.one(index)
         flat = flat_bytes(picture, blending)
-        with _explaining(folder):
+        with explaining(folder):
             if form == PNG:
-                paths = _save_pngs(Path(folder), stem, picture, metadata)
+                paths = _save_pngs(folder, stem, picture, metadata)
             else:
-                paths = [Path(folder, f"{stem}_.{'psd' if form == PSD else 'ora'}")]
+                paths = [folder / f"{stem}_.{'psd' if form == PSD else 'ora'}"]
                 write = _writer(form)
                 with whole_file(paths[0]) as file:
                     write(file, picture, flat, metadata)
-        files += [_result(path, subfolder, "output") for path in paths]
+        files += [listed(path, subfolder) for path in paths]
         if count == 1 and len(layers.layers) > 1:
             shown += _show_layers(stem, picture, metadata)
         else:
             shown.append(_show(stem, flat, metadata))
         progress.update(1)
     return {"images": shown, "files": files}
-
-
-def workflow_metadata(prompt: Any, extra: Mapping[str, Any] | None) -> dict[str, str]:
-    """What ComfyUI's own nodes write into the pictures that they save; nothing if it was started with --disable-metadata."""
-    if args.disable_metadata:
-        return {}
-    found = {} if prompt is None else {"prompt": prompt}
-    return {key: json.dumps(value) for key, value in {**found, **(extra or {})}.items()}
-
-
-@contextmanager
-def whole_file(path: Path) -> Iterator[BinaryIO]:
-    """A file that appears under its name only once it is complete; nothing is left over otherwise."""
-    part = path.with_name(f".{path.name}.part")
-    try:
-        with part.open("w+b") as file:
-            yield file
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
-
-
-@contextmanager
-def _explaining(folder: str) -> Iterator[None]:
-    """Turn an OSError of the disk into a DiaphaneError."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in TOO_MUCH:
-            reason = f"The disk of {folder} is full. Make room and queue again."
-        else:
-            why = error.strerror or error
-            reason = f"The layers could not be saved in {folder} ({why}). Change filename_prefix, or the folder's permissions."
-        raise DiaphaneError(reason) from error
-
-
-def _check_name(prefix: str) -> None:
-    """Raises DiaphaneError for characters that no file name can hold; for others, writing the file raises an OSError."""
-    try:
-        possible = b"\0" not in os.fsencode(prefix)
-    except UnicodeEncodeError:  # half of a surrogate pair
-        possible = False
-    if not possible:
-        raise DiaphaneError(f"No file can be called {prefix!r:.120}. Change filename_prefix.")
 
 
 def _writer(form: str) -> Writer:
@@ -161,19 +106,19 @@ def _save_pngs(folder: Path, stem: str, layers: Layers, metadata: Metadata) -> l
 
 def _show(stem: str, flat: np.ndarray, metadata: Metadata) -> Result:
     temporary = folder_paths.get_temp_directory()
-    with _explaining(temporary):
+    with explaining(temporary):
         folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(f"{stem}_preview", temporary)
         path = Path(folder, f"{name}_{counter:05}_.png")
         with whole_file(path) as file:
             reduced(flat, PREVIEW_SIDE).save(file, "PNG", pnginfo=text_chunks(metadata), compress_level=1)
-    return _result(path, subfolder, "temp")
+    return listed(path, subfolder, "temp")
 
 
 def _show_layers(stem: str, layers: Layers, metadata: Metadata) -> list[Result]:
     """A picture of the canvas for each layer, the lowest first. The editor puts them over one another and calls them by their files."""
     temporary = folder_paths.get_temp_directory()
     shown = []
-    with _explaining(temporary):
+    with explaining(temporary):
         os.makedirs(temporary, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix=f"{stem}_", dir=temporary))
         for layer, name in zip(layers.layers, file_names(layers), strict=True):
@@ -181,7 +126,7 @@ def _show_layers(stem: str, layers: Layers, metadata: Metadata) -> list[Result]:
             path = folder / f"{name}.png"
             with whole_file(path) as file:
                 reduced(flat_bytes(alone), LAYER_SIDE).save(file, "PNG", pnginfo=text_chunks(metadata), compress_level=1)
-            shown.append(_result(path, folder.name, "temp"))
+            shown.append(listed(path, folder.name, "temp"))
     return shown
 
 
@@ -196,7 +141,3 @@ def file_names(layers: Layers) -> list[str]:
         possible = itertools.chain([name], (f"{name} ({number})" for number in itertools.count(2)))
         names.append(next(one for one in possible if one.casefold() not in taken))
     return names
-
-
-def _result(path: Path, subfolder: str, kind: str) -> Result:
-    return {"filename": path.name, "subfolder": subfolder, "type": kind}

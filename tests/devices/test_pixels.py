@@ -27,6 +27,7 @@ from lib_layerdiffuse.pixels.linear_blend import to_linear, to_srgb
 from lib_layerdiffuse.pixels.place import place
 from lib_layerdiffuse.pixels.premultiplied import premultiply, resize_rgba, straighten
 from lib_layerdiffuse.pixels.repair import alpha_levels, defringe, keep_extremes, trim
+from lib_layerdiffuse.pixels.shadow import drop_shadow, rgb
 from lib_layerdiffuse.pixels.straight import check_picture, mask_planes, on_grey, resize_mask, transparency_mask, with_alpha
 from tests.devices.elsewhere import DEVICE, elsewhere, fake
 
@@ -77,6 +78,7 @@ FUNCTIONS: dict[Callable[..., Any], Callable[[Tensor], Any]] = {
     defringe: lambda x: defringe(x, 2),
     keep_extremes: lambda x: keep_extremes(fake(len(x), 64, 64, dtype=x.dtype), x[..., 3]),
     trim: lambda x: trim(x, 1)[0],
+    drop_shadow: lambda x: drop_shadow(Layer(x), 5, 5, 9.0, 0.4, (1.0, 0.5, 0.0), 0.5).image,
     with_alpha: lambda x: with_alpha(x[..., :3], fake(1, 64, 64, dtype=x.dtype)),
     check_picture: check_picture,
     mask_planes: lambda x: mask_planes(x[..., 3]),
@@ -84,7 +86,7 @@ FUNCTIONS: dict[Callable[..., Any], Callable[[Tensor], Any]] = {
     on_grey: on_grey,
     transparency_mask: transparency_mask,
 }
-NUMBERS_ONLY = {inside, common_batch, in_order, named}  # they see sizes and names, no pixels
+NUMBERS_ONLY = {inside, common_batch, in_order, named, rgb}  # they see sizes and names, no pixels
 
 
 def functions() -> Iterator[Any]:

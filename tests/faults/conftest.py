@@ -70,7 +70,10 @@ def run(node_classes: dict[str, Any]) -> Run:
     """run(node id, **inputs) -> its outputs, as the host calls it."""
 
     def call(node_id: str, **inputs: Any) -> tuple[Any, ...]:
-        output = node_classes[node_id].PREPARE_CLASS_CLONE(None).EXECUTE_NORMALIZED(**inputs)
+        node = node_classes[node_id].PREPARE_CLASS_CLONE(None)
+        if node.INPUT_IS_LIST:
+            inputs = {name: [value] for name, value in inputs.items()}
+        output = node.EXECUTE_NORMALIZED(**inputs)
         return output.result or ()
 
     return call

@@ -42,6 +42,9 @@ SOCKETS: dict[str, dict[str, str]] = {
     "DiaphaneFromCore": {"layers": "LAYERS"},
     "DiaphaneUpscale": {"upscale_model": "UPSCALE_MODEL", "image": "IMAGE", "mask": "MASK"},
     "DiaphaneRepair": {"image": "IMAGE", "mask": "MASK"},
+    "DiaphaneSaveSheet": {"images": "IMAGE"},
+    "DiaphaneSaveAnimation": {"images": "IMAGE"},
+    "DiaphaneDropShadow": {"layer": "PICTURE OR LAYERS", "colour": "COLOR"},
     "DiaphaneLoadTransparent": {},
     "DiaphaneLoadLayers": {},
     "DiaphaneSaveLayers": {"layers": "PICTURE OR LAYERS"},
@@ -84,6 +87,9 @@ NUMBERS: dict[str, dict[str, tuple[float, float]]] = {
     },
     "DiaphaneToCore": {"picture": (0, 4096)},
     "DiaphaneRepair": {"defringe": (0, 64), "black": (0, 1), "white": (0, 1), "gamma": (0.1, 10), "margin": (0, 1024)},
+    "DiaphaneSaveSheet": {"columns": (0, 1024), "padding": (0, 256)},
+    "DiaphaneSaveAnimation": {"fps": (1, 120), "loop": (0, 1000), "quality": (0, 100)},
+    "DiaphaneDropShadow": {"x": (-4096, 4096), "y": (-4096, 4096), "blur": (0, 256), "spread": (0, 1), "opacity": (0, 1)},
     **{name: {"weight": (-1, 3)} for name in ("LayeredDiffusionApply", "LayeredDiffusionCondApply", "LayeredDiffusionDiffApply")},
     **{name: {"sub_batch_size": (1, 4096)} for name in ("LayeredDiffusionDecode", "LayeredDiffusionDecodeRGBA")},
     "LayeredDiffusionDecodeSplit": {"frames": (2, 3), "sub_batch_size": (1, 4096)},
@@ -101,6 +107,8 @@ CHOICES: dict[str, list[str]] = {
     "DiaphaneSplitLayers": ["layers", "passes"],
     "DiaphanePreview": ["backdrop"],
     "DiaphanePlaceLayer": ["mode"],
+    "DiaphaneSaveSheet": ["layout"],
+    "DiaphaneSaveAnimation": ["format"],
     "DiaphaneLoadTransparent": ["folder_as"],
     "DiaphaneLoadLayers": ["groups"],
     "DiaphaneComposite": ["blending"],
@@ -154,7 +162,7 @@ def test_the_tables_hold_every_input_of_every_node(node_classes: dict[str, Any],
 def test_runs_with_the_right_inputs(run: Run, right: Right, node_id: str) -> None:
     outputs = run(node_id, **right.inputs(node_id))
     assert all(output.isfinite().all() for output in outputs if isinstance(output, Tensor))
-    assert outputs or node_id == "DiaphaneSaveLayers"
+    assert outputs or node_id in ("DiaphaneSaveLayers", "DiaphaneSaveAnimation")
 
 
 @pytest.mark.parametrize(("node_id", "name", "make", "words"), WIRED)
@@ -200,7 +208,7 @@ def test_nothing_comes_over_a_wire(run: Run, right: Right, node_classes: dict[st
 def test_wrong_layers(run: Run, right: Right, node_id: str, name: str, fault: str) -> None:
     make, words = PICTURES[fault]
     for one in (make(), document(image=make())) if fault != "text" else (make(),):
-        value = one if name == "background" else {"layer0": picture(), "layer3": one}
+        value = one if name in ("background", "layer") else {"layer0": picture(), "layer3": one}
         told(lambda value=value: run(node_id, **{**right.inputs(node_id), name: value}), words)
     right.after(run, node_id, name)
 

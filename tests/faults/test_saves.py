@@ -103,7 +103,7 @@ def test_each_name_that_is_given_fails_once(
     save: Save, output: Path, pack: ModuleType, monkeypatch: pytest.MonkeyPatch, form: str, nth: int
 ) -> None:
     """Files get their names one by one at the end, then a picture of each layer. If the nth cannot, those that have one are whole."""
-    module = importlib.import_module(f"{pack.__name__}.lib_layerdiffuse.comfyui.save_layers")
+    module = importlib.import_module(f"{pack.__name__}.lib_layerdiffuse.comfyui.output_files")
     replace, done = os.replace, 0
 
     def refuse(source: Path, target: Path) -> None:

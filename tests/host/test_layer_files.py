@@ -42,6 +42,7 @@ def parts(pack: ModuleType) -> Any:
         blend = modules[f"{pack.__name__}.lib_layerdiffuse.pixels.blend"]
         stack = modules[f"{pack.__name__}.lib_layerdiffuse.pixels.layer_stack"]
         save = modules[f"{pack.__name__}.lib_layerdiffuse.comfyui.save_layers"]
+        files = modules[f"{pack.__name__}.lib_layerdiffuse.comfyui.output_files"]
 
     return Parts
 
@@ -232,7 +233,7 @@ def test_nothing_is_left_of_a_file_that_could_not_be_written(
     def full(*_: object) -> None:
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(parts.save.os, "replace", full)
+    monkeypatch.setattr(parts.files.os, "replace", full)
     with pytest.raises(Exception, match="could not be saved .*No space"):
         saved(stack, form, f"full_{form}/picture")
     assert not list((base_directory / "output" / f"full_{form}").iterdir())
@@ -253,10 +254,10 @@ def test_files_stay_in_the_output_folder(stack: Any, saved: Callable[..., list[P
 
 
 def test_metadata_is_left_out_if_the_host_says_so(parts: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert parts.save.workflow_metadata({"1": {}}, {"workflow": [1]}) == {"prompt": '{"1": {}}', "workflow": "[1]"}
-    assert parts.save.workflow_metadata(None, None) == {}
-    monkeypatch.setattr(parts.save.args, "disable_metadata", True)
-    assert parts.save.workflow_metadata({"1": {}}, {"workflow": [1]}) == {}
+    assert parts.files.workflow_metadata({"1": {}}, {"workflow": [1]}) == {"prompt": '{"1": {}}', "workflow": "[1]"}
+    assert parts.files.workflow_metadata(None, None) == {}
+    monkeypatch.setattr(parts.files.args, "disable_metadata", True)
+    assert parts.files.workflow_metadata({"1": {}}, {"workflow": [1]}) == {}
 
 
 def test_every_layer_gets_a_name_that_files_can_hold(parts: Any) -> None:

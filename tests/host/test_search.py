@@ -23,7 +23,10 @@ MEANT = {
     "hair": {"DiaphaneRepair"},
     "position": {"DiaphanePlaceLayer"},
     "move layer": {"DiaphanePlaceLayer"},
-    "sprite": {"DiaphaneTransparent", "DiaphaneRepair"},
+    "sprite": {"DiaphaneTransparent", "DiaphaneRepair", "DiaphaneSaveSheet"},
+    "atlas": {"DiaphaneSaveSheet"},
+    **{word: {"DiaphaneSaveAnimation"} for word in ("gif", "apng", "webp", "webm", "animation")},
+    **{word: {"DiaphaneDropShadow"} for word in ("shadow", "glow", "outline")},
 }
 
 

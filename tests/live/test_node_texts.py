@@ -27,6 +27,9 @@ NODES = {
     "DiaphaneUpscale",
     "DiaphaneRepair",
     "DiaphaneSaveLayers",
+    "DiaphaneSaveSheet",
+    "DiaphaneSaveAnimation",
+    "DiaphaneDropShadow",
 }
 
 

@@ -16,6 +16,7 @@ LIBRARY = ROOT / "lib_layerdiffuse"
 COMFYUI = {"comfy", "comfy_api", "comfy_execution", "comfy_extras", "comfyui_version"}
 COMFYUI |= {"execution", "folder_paths", "latent_preview", "node_helpers", "server"}
 THIRD_PARTY = {"torch", "safetensors", "numpy", "PIL", "einops", "huggingface_hub", "filelock", "psd_tools"}
+FROM_COMFYUI = {"av"}  # no requirement of the pack: used where ComfyUI brings it
 FORBIDDEN = {"diffusers", "cv2"}
 
 MAY_IMPORT = {
@@ -106,7 +107,7 @@ def test_training_knows_the_lower_parts_only(path: Path) -> None:
 def test_no_conflicting_dependency(path: Path) -> None:
     tops = {name.split(".")[0] for name in imported(path)}
     assert not tops & FORBIDDEN
-    assert tops <= THIRD_PARTY | COMFYUI | {"lib_layerdiffuse", "nodes", ""} | set(sys.stdlib_module_names)
+    assert tops <= THIRD_PARTY | FROM_COMFYUI | COMFYUI | {"lib_layerdiffuse", "nodes", ""} | set(sys.stdlib_module_names)
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "nodes").glob("*.py")), ids=lambda path: path.name)

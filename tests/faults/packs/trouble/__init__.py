@@ -33,8 +33,8 @@ async def comfy_entrypoint() -> ComfyExtension:
             dataclasses.replace(file, repo="some/repo", revision="abc", size=None, sha256=digest) if file.name == NAME else file
             for file in catalogue.CATALOGUE
         )
-    for save in modules("comfyui.save_layers"):
-        save.os = Dying(save.os)
+    for files in modules("comfyui.output_files"):
+        files.os = Dying(files.os)
     return Trouble()
 
 
