@@ -22,10 +22,12 @@ from PIL import Image
 from psd_tools import PSDImage
 from psd_tools.constants import Resource
 
+from tests.faults.conftest import Run
 from tests.faults.disks import Disk, small_disk
 from tests.faults.reports import told
+from tests.faults.right import Right, right
 
-__all__ = ["small_disk"]
+__all__ = ["right", "small_disk"]
 
 FORMS = ["PSD", "OpenRaster", "PNG"]
 SUFFIXES = {"PSD": ".psd", "OpenRaster": ".ora", "PNG": ".png"}
@@ -82,6 +84,23 @@ def test_disk_full(save: Save, form: str, small_disk: Disk, monkeypatch: pytest.
         assert [path.name for path in files(small_disk.folder) if path.name != "filler"] == []
     save(form)
     check_whole(files(small_disk.folder), form)
+
+
+SPRITES: list[tuple[str, dict[str, Any]]] = [("DiaphaneSaveSheet", {})]
+SPRITES += [("DiaphaneSaveAnimation", {"format": form, "quality": 100}) for form in ("APNG", "WebP", "WebM")]
+
+
+@pytest.mark.parametrize(("node_id", "settings"), SPRITES)
+def test_disk_full_of_sprites(
+    run: Run, right: Right, node_id: str, settings: dict[str, Any], small_disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(folder_paths, "output_directory", str(small_disk.folder))
+    inputs = {**right.inputs(node_id), **settings}
+    with small_disk.full():
+        told(lambda: run(node_id, **inputs), [str(small_disk.folder), "is full", "Make room"])
+        assert [path.name for path in files(small_disk.folder) if path.name != "filler"] == []
+    run(node_id, **inputs)
+    assert len(files(small_disk.folder)) == (2 if node_id == "DiaphaneSaveSheet" else 1)
 
 
 @pytest.mark.parametrize("form", ["PSD", "OpenRaster"])

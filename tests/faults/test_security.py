@@ -35,6 +35,7 @@ WRITES = {
     "lib_layerdiffuse/weights/fetch.py",  # downloads, below the model folder
     "lib_layerdiffuse/comfyui/output_files.py",  # below output and temp, where the host says
     "lib_layerdiffuse/documents/openraster.py",  # into the archive that it is given
+    "lib_layerdiffuse/documents/animation.py",  # into the file that it is given
 }
 IMPORTS_BY_NAME = {"lib_layerdiffuse/comfyui/registration.py"}  # the host's own module `nodes`
 
