@@ -27,8 +27,8 @@ from .reference import as_the_host_runs
 
 core: Any = importlib.import_module("nodes")  # ComfyUI's own module
 
-COUNT, BATCH = 200, 20
-SIDE, STEPS, GUIDANCE = 128, 20, 2.5
+COUNT, BATCH = 80, 20
+SIDE, STEPS, GUIDANCE = 128, 10, 2.5
 NAMED = 3  # materials that captions have a word for
 
 
