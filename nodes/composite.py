@@ -8,6 +8,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..lib_layerdiffuse.comfyui.messages import notes
+from ..lib_layerdiffuse.comfyui.previews import preview
 from ..lib_layerdiffuse.pixels.composite import PHOTOSHOP, Layers
 from ..lib_layerdiffuse.pixels.layer_stack import in_order, stacked
 from . import hints, inputs
@@ -61,7 +62,8 @@ class CompositeLayers(io.ComfyNode):
     ) -> io.NodeOutput:
         stack = stacked(background, in_order(layers), area)
         below = 0 if background is None else len(background.layers) if isinstance(background, Layers) else 1
-        return io.NodeOutput(stack.flatten(blending=blending), stack, ui=notes(*hints.on_lost_layers(stack, above=below)))
+        shown = preview(stack, above=below) | notes(*hints.on_lost_layers(stack, above=below))
+        return io.NodeOutput(stack.flatten(blending=blending), stack, ui=shown)
 
 
 NODES = [CompositeLayers]

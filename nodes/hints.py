@@ -9,6 +9,7 @@ from ..lib_layerdiffuse.comfyui.models.families import FAMILY_IS_GUESSED
 from ..lib_layerdiffuse.comfyui.save_layers import OPENRASTER, PSD
 from ..lib_layerdiffuse.documents.openraster import OPERATIONS
 from ..lib_layerdiffuse.pixels.blend import GRAIN, NORMAL
+from ..lib_layerdiffuse.pixels.boxes import Box
 from ..lib_layerdiffuse.pixels.composite import PHOTOSHOP, Layers
 from ..lib_layerdiffuse.pixels.coverage import EVERYTHING, coverage
 from ..lib_layerdiffuse.pixels.layer_stack import off_canvas
@@ -58,6 +59,12 @@ def on_small_size(height: int, width: int, about_family: str | None) -> list[str
     return [f"{width}x{height} is small for SDXL. If alpha is wrong, {about_family}."]
 
 
+def place_of(name: str, box: Box, outside: float, known: bool) -> str:
+    """Where a layer is seen. known: whether its canvas is, so that the share outside means something."""
+    share = f", {outside:.0%} of it outside the canvas" if known and outside else ""
+    return f"{name}: {box}{share}."
+
+
 def on_lost_layers(layers: Layers, above: int = 0) -> list[str]:
     """A hint if layers, from number `above` on, lie beside the canvas."""
     lost = off_canvas(layers, above)
@@ -65,7 +72,7 @@ def on_lost_layers(layers: Layers, above: int = 0) -> list[str]:
         return []
     return [
         f"Off the canvas of {layers.width}x{layers.height} and so not to be seen: {', '.join(lost):.200}. "
-        "Change x and y in Place Layer: they move the whole picture, transparent parts included."
+        "Change x and y in Place Layer. With its canvas connected, it shows where the layer lies."
     ]
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
+import torch
 from torch import Tensor
 
 from ..errors import DiaphaneError
+from .boxes import Box, visible, visible_box
 from .composite import Layer, Layers, common_batch, inside
 from .coverage import NOTHING
 from .straight import check_picture, mask_planes, resize_mask, with_alpha
@@ -81,6 +83,39 @@ def _is_outside(layer: Layer, height: int, width: int) -> bool:
 
 def _shows(image: Tensor) -> bool:
     return image.shape[-1] == 3 or bool((image[..., 3] > NOTHING).any())
+
+
+def whereabouts(layers: Layers, above: int = 0) -> list[tuple[str, Box, float]]:
+    """Of the visible layers from number `above` on: name, or number; where on the canvas their object is seen; how much is outside."""
+    found = []
+    for index, layer in enumerate(layers.layers):
+        if index >= above and layer.visible:
+            box = visible_box(layer.image)
+            box = replace(box, x=box.x + layer.x, y=box.y + layer.y)
+            found.append((layer.name or _number(index), box, _share_outside(layer, box, layers)))
+    return found
+
+
+def _share_outside(layer: Layer, box: Box, canvas: Layers) -> float:
+    """How much of the object of a layer, whose box is given, lies beside the canvas: 0 to 1."""
+    (top, bottom), (left, right) = inside(int(box.y), int(box.height), canvas.height), inside(int(box.x), int(box.width), canvas.width)
+    if top >= bottom or left >= right:
+        return 1.0
+    if (bottom - top, right - left) == (box.height, box.width):
+        return 0.0
+    seen = visible(layer.image).float() if layer.image.shape[-1] == 4 else torch.ones_like(layer.image[..., 0])
+    part = seen[:, max(0, -layer.y) : canvas.height - layer.y, max(0, -layer.x) : canvas.width - layer.x]
+    return 1.0 - float(part.sum() / seen.sum().clamp(min=1.0))
+
+
+def thinned(layers: Layers, step: int) -> Layers:
+    """Every `step`th row and column of a canvas and its layers: what the finished picture has there, for the time of a small one."""
+
+    def thin(layer: Layer) -> Layer:
+        image = layer.image[:, -layer.y % step :: step, -layer.x % step :: step]
+        return replace(layer, image=image, x=-(-layer.x // step), y=-(-layer.y // step))
+
+    return Layers(-(-layers.height // step), -(-layers.width // step), tuple(map(thin, layers.layers)))
 
 
 def _number(index: int) -> str:

@@ -18,13 +18,23 @@ import lib_layerdiffuse.pixels
 from lib_layerdiffuse.pixels.backdrop import BACKDROPS, over_backdrop
 from lib_layerdiffuse.pixels.bleed import bleed_rgb
 from lib_layerdiffuse.pixels.blend import BLENDS
+from lib_layerdiffuse.pixels.boxes import Box, boxes_around, boxes_given, cut_to, each_in_its_box, read_boxes, visible, visible_box
 from lib_layerdiffuse.pixels.clipping import as_one, clipped_to, clipped_together, masked, on_canvas
 from lib_layerdiffuse.pixels.composite import EDITOR, Layer, Layers, common_batch, composite, inside, paint
 from lib_layerdiffuse.pixels.coverage import coverage
 from lib_layerdiffuse.pixels.fit import FITS, fit_to
-from lib_layerdiffuse.pixels.layer_stack import as_layers, confined, in_order, named, off_canvas, stacked
+from lib_layerdiffuse.pixels.layer_stack import (
+    as_layers,
+    confined,
+    in_order,
+    named,
+    off_canvas,
+    stacked,
+    thinned,
+    whereabouts,
+)
 from lib_layerdiffuse.pixels.linear_blend import to_linear, to_srgb
-from lib_layerdiffuse.pixels.place import place
+from lib_layerdiffuse.pixels.place import OBJECT_FITS, fit_object, place, place_object
 from lib_layerdiffuse.pixels.premultiplied import premultiply, resize_rgba, straighten
 from lib_layerdiffuse.pixels.repair import alpha_levels, defringe, keep_extremes, trim
 from lib_layerdiffuse.pixels.shadow import drop_shadow, rgb
@@ -68,9 +78,19 @@ FUNCTIONS: dict[Callable[..., Any], Callable[[Tensor], Any]] = {
     clipped_together: lambda x: clipped_together(stack(x)[1], stack(x)[2:4]).image,
     as_one: lambda x: as_one(stack(x)[1:3], 64, 64).image,
     on_canvas: lambda x: on_canvas(Layer(x, x=7, y=-9), 64, 64),
+    whereabouts: lambda x: whereabouts(Layers(*x.shape[1:3], stack(x))),
+    thinned: lambda x: thinned(Layers(*x.shape[1:3], stack(x)), 3).flatten(),
+    visible: visible,
+    visible_box: visible_box,
+    cut_to: lambda x: cut_to(x, Box(8, 8, 30, 30), 1),
+    boxes_around: lambda x: boxes_around(x[..., 3], 100, 100),
+    boxes_given: lambda x: boxes_given(None, x[..., 3], 100, 100),
+    each_in_its_box: lambda x: [image for image, _ in each_in_its_box(x, [Box(0, 0, 8, 8)])],
     coverage: coverage,
     fit_to: lambda x: [fit_to(x.movedim(-1, 1), 100, 333, how, x.new_zeros(4)) for how in FITS],
     place: lambda x: [place(x, scale, degrees)[0] for scale, degrees in ((0.5, 0.0), (1.0, 90.0), (1.3, 33.0))],
+    place_object: lambda x: place_object(x, 3, 4, "centre", 0.5, 33.0)[0],
+    fit_object: lambda x: [fit_object(x, Box(3, 4, 40, 50), fit)[0] for fit in OBJECT_FITS],
     premultiply: premultiply,
     straighten: straighten,
     resize_rgba: lambda x: resize_rgba(x, 300, 200),
@@ -86,7 +106,7 @@ FUNCTIONS: dict[Callable[..., Any], Callable[[Tensor], Any]] = {
     on_grey: on_grey,
     transparency_mask: transparency_mask,
 }
-NUMBERS_ONLY = {inside, common_batch, in_order, named, rgb}  # they see sizes and names, no pixels
+NUMBERS_ONLY = {inside, common_batch, in_order, named, read_boxes, rgb}  # they see sizes and names, no pixels
 
 
 def functions() -> Iterator[Any]:

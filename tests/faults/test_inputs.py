@@ -10,6 +10,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+import torch
 from comfy_api.latest import io
 from torch import Tensor
 
@@ -36,7 +37,7 @@ SOCKETS: dict[str, dict[str, str]] = {
     "DiaphaneSplitLayers": {"samples": "LATENT", "vae": "VAE", "images": "IMAGE"},
     "DiaphaneBleed": {"image": "IMAGE", "mask": "MASK"},
     "DiaphanePreview": {"image": "IMAGE", "mask": "MASK"},
-    "DiaphanePlaceLayer": {"image": "IMAGE", "mask": "MASK"},
+    "DiaphanePlaceLayer": {"image": "IMAGE", "mask": "MASK", "canvas": "PICTURE OR LAYERS", "box": "BOUNDING_BOX", "into": "MASK"},
     "DiaphaneComposite": {"layers": "PICTURE OR LAYERS", "background": "PICTURE OR LAYERS", "area": "MASK"},
     "DiaphaneToCore": {"layers": "PICTURE OR LAYERS"},
     "DiaphaneFromCore": {"layers": "LAYERS"},
@@ -84,6 +85,7 @@ NUMBERS: dict[str, dict[str, tuple[float, float]]] = {
         "y": (-16384, 16384),
         "scale": (0.01, 16),
         "rotation": (-360, 360),
+        "box_number": (0, 1000),
     },
     "DiaphaneToCore": {"picture": (0, 4096)},
     "DiaphaneRepair": {"defringe": (0, 64), "black": (0, 1), "white": (0, 1), "gamma": (0.1, 10), "margin": (0, 1024)},
@@ -106,7 +108,7 @@ CHOICES: dict[str, list[str]] = {
     "DiaphaneVAE": ["family", "passes"],
     "DiaphaneSplitLayers": ["layers", "passes"],
     "DiaphanePreview": ["backdrop"],
-    "DiaphanePlaceLayer": ["mode"],
+    "DiaphanePlaceLayer": ["mode", "moves", "anchor", "unit", "flip", "fit"],
     "DiaphaneSaveSheet": ["layout"],
     "DiaphaneSaveAnimation": ["format"],
     "DiaphaneLoadTransparent": ["folder_as"],
@@ -208,7 +210,7 @@ def test_nothing_comes_over_a_wire(run: Run, right: Right, node_classes: dict[st
 def test_wrong_layers(run: Run, right: Right, node_id: str, name: str, fault: str) -> None:
     make, words = PICTURES[fault]
     for one in (make(), document(image=make())) if fault != "text" else (make(),):
-        value = one if name in ("background", "layer") else {"layer0": picture(), "layer3": one}
+        value = one if name in ("background", "canvas", "layer") else {"layer0": picture(), "layer3": one}
         told(lambda value=value: run(node_id, **{**right.inputs(node_id), name: value}), words)
     right.after(run, node_id, name)
 
@@ -262,6 +264,11 @@ def test_a_choice_is_checked_whatever_it_is_called(pack: ModuleType) -> None:
 def test_whole_numbers_may_come_as_floats(run: Run) -> None:
     [made] = run("DiaphaneEmptyLayers", width=512.0, height=256.0, layers="foreground", sets=2.0)
     assert made["samples"].shape == (2, 4, 32, 64)
+
+
+def test_a_box_and_a_mask(run: Run, right: Right) -> None:
+    both = {"box": {"x": 1, "y": 2, "width": 3, "height": 4}, "into": torch.ones(1, 8, 8)}
+    told(lambda: run("DiaphanePlaceLayer", **right.inputs("DiaphanePlaceLayer"), **both), ["got box and into", "Disconnect"])
 
 
 def test_black_above_white(run: Run, right: Right) -> None:

@@ -69,7 +69,7 @@ def test_a_picture_without_transparency(say: Say, node_id: str, more: Inputs) ->
 
 @pytest.mark.parametrize("settings", [{"mode": "multiply"}, {"opacity": 0.5}])
 def test_what_lets_the_layers_below_through_may_be_opaque(say: Say, settings: Inputs) -> None:
-    assert say("DiaphanePlaceLayer", image=picture(channels=3), **PLAIN, **settings) == []
+    assert say("DiaphanePlaceLayer", image=picture(channels=3), **PLAIN, **settings) == ["fox: x 0, y 0, 64x64 px."]
 
 
 # --- layers --------------------------------------------------------------------------------------------------------------------------

@@ -57,6 +57,16 @@ TEXTS: dict[str, tuple[Value, list[str]]] = {
     "no prompt in it": (lambda: [], ["CONDITIONING", "empty"]),
 }
 
+BOXES: dict[str, tuple[Value, list[str]]] = {
+    "text": (lambda: "a box", ["x, y, width and height", "'a box'"]),
+    "no box drawn": (lambda: [], ["0 boxes", "Draw one"]),
+    "four numbers": (lambda: [0, 0, 8, 8], ["x, y, width and height", "got 0"]),
+    "no width": (lambda: {"x": 1, "y": 2, "height": 3}, ["x, y, width and height", "Create Bounding Boxes"]),
+    "a click": (lambda: [[{"x": 1, "y": 2, "width": 0, "height": 0}]], ["0x0 px", "Draw it anew"]),
+    "NaN": (lambda: {"x": math.nan, "y": 2, "width": 3, "height": 4}, ["nan", "Draw it anew"]),
+    "infinity": (lambda: {"x": 1, "y": 2, "width": math.inf, "height": 4}, ["inf", "Draw it anew"]),
+}
+
 
 def document(**of_layer: Any) -> Inputs:
     return {"layers": [{"image": picture(), **of_layer}]}
@@ -79,4 +89,4 @@ DOCUMENTS: dict[str, tuple[Value, list[str]]] = {
         if fault != "text"
     },
 }
-BY_KIND = {"IMAGE": PICTURES, "MASK": MASKS, "LATENT": LATENTS, "CONDITIONING": TEXTS, "LAYERS": DOCUMENTS}
+BY_KIND = {"IMAGE": PICTURES, "MASK": MASKS, "LATENT": LATENTS, "CONDITIONING": TEXTS, "BOUNDING_BOX": BOXES, "LAYERS": DOCUMENTS}

@@ -1,0 +1,45 @@
+"""The small picture under a node that places layers: all that is there so far, with a frame around what is new."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from comfy_api.latest import ui
+from PIL import Image, ImageDraw
+
+from ..documents.bytes import to_bytes
+from ..pixels.backdrop import over_backdrop
+from ..pixels.boxes import Box
+from ..pixels.composite import Layers
+from ..pixels.layer_stack import thinned, whereabouts
+from ..pixels.straight import with_alpha
+from .messages import logger
+
+SIDE = 512
+CELL = 16
+
+
+def preview(layers: Layers, above: int = 0) -> dict[str, Any]:
+    """A node's `ui`: the first picture of the batch on a checkerboard, the layers from number `above` on in frames. Nothing if it fails."""
+    try:
+        small = thinned(layers.one(0), -(-max(layers.height, layers.width) // SIDE))
+        image = Image.fromarray(to_bytes(over_backdrop(with_alpha(small.flatten()), cell=CELL)[0]))
+        for name, box, outside in whereabouts(small, above):
+            if min(box.width, box.height) > 0:  # what is thinner than a pixel of the preview is not in it
+                _frame(ImageDraw.Draw(image), f"{name} ({outside:.0%} outside)" if outside else name, box)
+        return ui.PreviewImage(torch.from_numpy(np.asarray(image) / np.float32(255))[None]).as_dict()
+    except Exception:  # whatever it is, the layers are right
+        logger.warning("There is no preview of the layers.", exc_info=True)
+        return {}
+
+
+def _frame(draw: ImageDraw.ImageDraw, text: str, box: Box) -> None:
+    """A white line inside a black one, to be seen on anything."""
+    left, top = box.x, box.y
+    draw.rectangle((left - 1, top - 1, left + box.width, top + box.height), outline="black")
+    draw.rectangle((left, top, left + box.width - 1, top + box.height - 1), outline="white")
+    # Pillow's own font has no other letters.
+    latin = text.encode("latin-1", "replace").decode("latin-1")
+    draw.text((max(left, 0) + 3, max(top, 0) + 2), latin, fill="white", stroke_width=1, stroke_fill="black")
