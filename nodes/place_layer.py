@@ -104,7 +104,7 @@ class PlaceLayer(io.ComfyNode):
                     options=list(OBJECT_FITS),
                     default=CONTAIN,
                     optional=True,
-                    tooltip="How the object meets the box of box or into: contain shows all of it in the middle, bottom-aligned on the "
+                    tooltip="How the object meets box or into: contain shows all of it in the middle, bottom-aligned on the "
                     "lower edge, cover leaves no part of the box empty, stretch distorts it.",
                 ),
                 io.Int.Input(
