@@ -21,7 +21,7 @@ from dev.server import ComfyServer
 pytestmark = pytest.mark.live
 
 SIZE = (128, 128)
-BLUEPRINTS = {"Add Layer (SDXL)": "SDXL", "Add Layer (SD1.5)": "SD1.5"}
+BLUEPRINTS = {f"New layer for this scene ({family})": family for family in ("SDXL", "SD1.5")}
 
 
 def blueprint(name: str) -> Json:

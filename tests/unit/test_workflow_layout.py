@@ -1,4 +1,4 @@
-"""The bundled workflows read from left to right, their notes say where the models come from and go, and each has its exported prompt."""
+"""The bundled workflows read in rows from left to right, in one window. Notes say where models come from; prompts are exported."""
 
 from __future__ import annotations
 
@@ -14,15 +14,27 @@ each_workflow = pytest.mark.parametrize("name", bundled.names())
 
 
 @each_workflow
-def test_links_run_from_left_to_right(name: str) -> None:
+def test_links_run_from_left_to_right_and_down_to_the_next_row(name: str) -> None:
     workflow = bundled.read(name)
     nodes = {node["id"]: node for node in workflow["nodes"]}
     backwards = [
         f"{nodes[origin]['type']} -> {nodes[target]['type']}"
         for _, origin, _, target, *_ in workflow["links"]
         if nodes[origin]["pos"][0] + nodes[origin]["size"][0] > nodes[target]["pos"][0]
+        and nodes[origin]["pos"][1] + nodes[origin]["size"][1] > nodes[target]["pos"][1]
     ]
     assert not backwards
+
+
+@each_workflow
+def test_fits_into_a_window_with_its_texts_shown(name: str) -> None:
+    """The frontend opens a template at fit view, which leaves it three quarters of the window. Below a scale of 8/14 it shows no texts."""
+    workflow = bundled.read(name)
+    boxes = [(*node["pos"], *node["size"]) for node in workflow["nodes"]] + [group["bounding"] for group in workflow["groups"]]
+    left, top = (min(box[axis] for box in boxes) for axis in (0, 1))
+    right, bottom = (max(box[axis] + box[axis + 2] for box in boxes) for axis in (0, 1))
+    border = 2 * 10
+    assert min(0.75 * 1600 / (right - left + border), 0.75 * 1000 / (bottom - top + border)) >= 8 / 14
 
 
 @each_workflow
