@@ -9,10 +9,15 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 from PIL import Image, ImageDraw
 
 from dev.comfyui import ROOT
 from dev.stand_ins.swap import swap_prompt
+from lib_layerdiffuse.documents.bytes import flat_bytes
+from lib_layerdiffuse.documents.psd import write_psd
+from lib_layerdiffuse.pixels.composite import Layer, Layers
 
 Json = dict[str, Any]
 
@@ -30,6 +35,8 @@ TRANSPARENT = {
 }
 # What the workflows' Load Image nodes name: ComfyUI ships a picture of this name.
 EXAMPLE = "example.png"
+# What their Load Layers nodes name. Nobody has it; tests draw one.
+DOCUMENT = "layers.psd"
 
 
 def names() -> list[str]:
@@ -79,6 +86,26 @@ def name_models(folder: Path) -> None:
 
 def draw_cut_out(path: Path, width: int, height: int) -> Path:
     """Writes a PNG with soft and hard edges in its alpha: a disc that fades out over a square."""
+    _cut_out(width, height).save(path)
+    return path
+
+
+def draw_document(path: Path, width: int, height: int) -> Path:
+    """Writes a PSD with that as a layer, called "heart", over another."""
+    return write_document(path, ground=Image.linear_gradient("L").resize((width, height)).convert("RGB"), heart=_cut_out(width, height))
+
+
+def write_document(path: Path, **layers: Image.Image) -> Path:
+    """Writes a PSD of pictures, the lowest first."""
+    pictures = {name: torch.from_numpy(np.asarray(picture, np.float32) / 255.0)[None] for name, picture in layers.items()}
+    width, height = next(iter(layers.values())).size
+    stack = Layers(height, width, tuple(Layer(picture, name=name) for name, picture in pictures.items()))
+    with path.open("w+b") as file:
+        write_psd(file, stack, flat_bytes(stack), {})
+    return path
+
+
+def _cut_out(width: int, height: int) -> Image.Image:
     alpha = Image.new("L", (width, height))
     draw = ImageDraw.Draw(alpha)
     radius = min(width, height) // 3
@@ -88,5 +115,4 @@ def draw_cut_out(path: Path, width: int, height: int) -> Path:
     draw.rectangle((width // 8, height // 8, width // 3, height // 3), fill=255)
     colours = Image.merge("RGB", [Image.linear_gradient("L").resize((width, height)).rotate(turn) for turn in (0, 90, 180)])
     colours.putalpha(alpha)
-    colours.save(path)
-    return path
+    return colours

@@ -45,6 +45,7 @@ def draw_all(node_types: Sequence[str]) -> None:
     with staged("help-") as base:
         bundled.name_models(base / "models")
         bundled.draw_cut_out(base / "input" / bundled.EXAMPLE, 128, 96)
+        bundled.draw_document(base / "input" / bundled.DOCUMENT, 128, 96)
         with ComfyServer(base) as server, Frontend(server.url) as frontend:
             for node_type in node_types:
                 workflow = excerpt(node_type)

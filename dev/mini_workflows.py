@@ -23,6 +23,7 @@ from training.data.sprites import SOLID, draw_sprites, paint
 Json = dict[str, Any]
 
 SIDE, SEED = 128, 7
+LARGE = 768  # side of the picture that ComfyUI ships
 SAMPLER = {"steps": 20, "cfg": 2.5, "sampler_name": "dpmpp_2m", "scheduler": "normal"}
 # What is left out: the inputs that its outputs are replaced by.
 WITHOUT = {"LoraLoader": ("model", "clip"), "ControlNetApplyAdvanced": ("positive", "negative")}
@@ -108,11 +109,21 @@ def _leave_out(prompt: Json, node_id: str) -> None:
 
 
 def draw_inputs(folder: Path) -> None:
-    """Writes the pictures that the workflows load."""
+    """Writes the pictures and the document that the workflows load."""
     generator = torch.Generator().manual_seed(SEED)
-    star = torch.tensor([SHAPES.index("star")]), torch.tensor([COLOURS.index("yellow")]), torch.tensor([SOLID])
-    cut_out = paint(draw_sprites(*star, generator), SIDE)
+    star, heart = (_sprite(shape, colour, generator) for shape, colour in (("star", "yellow"), ("heart", "red")))
     scenes = draw_scenes(64, generator)
-    scene = paint_scenes(scenes.rows(scenes.kind == MEADOW), SIDE)[:1]
-    for name, picture in ((CUT_OUT, cut_out), (SCENE, scene)):
-        Image.fromarray((picture[0].movedim(0, -1) * 255).round().byte().numpy()).save(folder / f"{name}.png")
+    scene = _image(paint_scenes(scenes.rows(scenes.kind == MEADOW), SIDE)[:1])
+    star.save(folder / f"{CUT_OUT}.png")
+    scene.save(folder / f"{SCENE}.png")
+    star.resize((LARGE, LARGE), Image.Resampling.NEAREST).save(folder / bundled.EXAMPLE)
+    bundled.write_document(folder / bundled.DOCUMENT, ground=scene, heart=heart)
+
+
+def _sprite(shape: str, colour: str, generator: torch.Generator) -> Image.Image:
+    row = torch.tensor([SHAPES.index(shape)]), torch.tensor([COLOURS.index(colour)]), torch.tensor([SOLID])
+    return _image(paint(draw_sprites(*row, generator), SIDE))
+
+
+def _image(picture: torch.Tensor) -> Image.Image:
+    return Image.fromarray((picture[0].movedim(0, -1) * 255).round().byte().numpy())

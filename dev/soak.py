@@ -166,6 +166,7 @@ def soak(prompts: int, seed: int) -> Outcome:
     """Starts a server and runs so many prompts on it."""
     with staged("soak-", stand_ins=True) as base:
         bundled.draw_cut_out(base / "input" / bundled.EXAMPLE, 128, 96)
+        bundled.draw_document(base / "input" / bundled.DOCUMENT, 128, 96)
         temporary = base / "temporary"
         temporary.mkdir()
         # Base models stay in the cache for a while, and are made anew after that.

@@ -39,6 +39,7 @@ def server(version: str | None) -> Iterator[ComfyServer]:
     arguments = ["--front-end-root", str(ensure_frontend(version))] if version else []
     with staged("browser-", {**PACKS, SAYS.name: SAYS}, stand_ins=True) as base:
         bundled.draw_cut_out(base / "input" / bundled.EXAMPLE, 128, 96)
+        bundled.draw_document(base / "input" / bundled.DOCUMENT, 128, 96)
         with ComfyServer(base, extra_args=arguments) as running:
             yield running
 

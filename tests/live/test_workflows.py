@@ -21,6 +21,7 @@ SIZES = {
     "21 Variant of your cut-out (SDXL)": CUT_OUT,
     "27 More detail by a second pass (SDXL)": (WIDTH * 3 // 2, HEIGHT * 3 // 2),
     "28 Retouch the colours and enlarge (SDXL)": (WIDTH * 4, HEIGHT * 4),
+    "07 Edit layers elsewhere and bring them back (mini)": CUT_OUT,
 }
 # These are trimmed, and shown together in an overview of a size of its own.
 TRIMMED = {"26 Assets from a list of prompts (SDXL)"}
@@ -36,6 +37,7 @@ SAVES = {
         "joint_mini_layers": "RGB",
     },
     "03 A scene layer by layer (mini)": {"iterative_mini": "RGB", "iterative_mini_layers": "RGB"},
+    "07 Edit layers elsewhere and bring them back (mini)": {"edited_mini": "RGB", "edited_mini_layers": "RGB"},
     "20 Transparent picture (SDXL)": {"transparent": "RGBA"},
     "21 Variant of your cut-out (SDXL)": {"transparent_variant": "RGBA"},
     "22 Transparent picture along given edges (SDXL)": {"transparent_controlnet": "RGBA"},
@@ -72,6 +74,7 @@ TROUBLE = ("[ERROR]", "Traceback", "patch type not recognized", "NOT LOADED", "l
 @pytest.fixture(scope="module", autouse=True)
 def _example(server: ComfyServer) -> None:
     bundled.draw_cut_out(server.base_directory / "input" / bundled.EXAMPLE, *CUT_OUT)
+    bundled.draw_document(server.base_directory / "input" / bundled.DOCUMENT, *CUT_OUT)
 
 
 def test_every_workflow_is_tested() -> None:
