@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from dev.frontend import Frontend
-from tests.browser.conftest import BOTH_RENDERERS
+from tests.browser.conftest import FRONTENDS
 
 pytestmark = pytest.mark.browser
 
@@ -17,7 +17,7 @@ HELP = Path(__file__).resolve().parents[2] / "web" / "docs"
 EMPTY = {"last_node_id": 0, "last_link_id": 0, "nodes": [], "links": [], "groups": [], "config": {}, "extra": {}, "version": 0.4}
 
 
-@BOTH_RENDERERS
+@FRONTENDS
 def test_every_page_opens_from_its_node(frontend: Frontend) -> None:
     for path in sorted(HELP.glob("*.md")):
         page = path.read_text(encoding="utf-8")

@@ -9,14 +9,18 @@ from typing import Any
 import pytest
 
 from dev.frontend import Frontend
-from tests.browser.conftest import BOTH_RENDERERS, NEWEST
+from tests.browser.conftest import FRONTENDS
 
 OLDEST = "1.41.21"
 
 pytestmark = [
     pytest.mark.browser,
-    pytest.mark.parametrize("version", [None, NEWEST, OLDEST], ids=["pinned", NEWEST, OLDEST], indirect=True, scope="module"),
-    BOTH_RENDERERS,
+    pytest.mark.parametrize(
+        ("version", "renderer"),
+        [*FRONTENDS.args[1], pytest.param(OLDEST, "classic", id=OLDEST), pytest.param(OLDEST, "vue", marks=pytest.mark.full)],
+        indirect=True,
+        scope="module",
+    ),
 ]
 
 Json = dict[str, Any]

@@ -1,5 +1,6 @@
 """Every bundled workflow is in the frontend's template browser, and opens from there complete, with its models offered for download."""
 
+# pyright: reportMissingImports=false
 from __future__ import annotations
 
 from collections.abc import Iterator
@@ -8,8 +9,9 @@ import pytest
 
 from dev import bundled, comfyui
 from dev.frontend import Frontend
+from tests.browser.conftest import FRONTENDS
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, FRONTENDS]
 
 CARD = "[data-testid='template-workflow-{}']"
 

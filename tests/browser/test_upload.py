@@ -10,9 +10,9 @@ import pytest
 
 from dev import bundled
 from dev.frontend import Frontend
-from tests.browser.conftest import BOTH_RENDERERS
+from tests.browser.conftest import FRONTENDS
 
-pytestmark = [pytest.mark.browser, BOTH_RENDERERS]
+pytestmark = [pytest.mark.browser, FRONTENDS]
 
 PROMPT: dict[str, Any] = {
     "1": {"class_type": "DiaphaneLoadLayers", "inputs": {"file": bundled.DOCUMENT, "groups": "take apart", "pick": ""}},

@@ -14,7 +14,7 @@ from dev.frontend import Frontend, FrontendError
 from dev.prompts import set_widgets
 from dev.server import ComfyServer
 from dev.stand_ins.swap import swap_prompt
-from tests.browser.conftest import BOTH_RENDERERS
+from tests.browser.conftest import FRONTENDS
 
 if TYPE_CHECKING:
     from playwright.sync_api import Route
@@ -36,7 +36,7 @@ def _models(server: ComfyServer) -> None:
     bundled.name_models(server.base_directory / "models")
 
 
-@BOTH_RENDERERS
+@FRONTENDS
 @pytest.mark.parametrize("name", bundled.names())
 def test_loads_and_saves_unchanged(frontend: Frontend, renderer: str, name: str) -> None:
     workflow = bundled.read(name)
@@ -47,25 +47,17 @@ def test_loads_and_saves_unchanged(frontend: Frontend, renderer: str, name: str)
     # Vue nodes grow to what is in them.
     ignored = ("size",) if renderer == "vue" else ()
     assert _kept(frontend.saved(), ignored) == _kept(workflow, ignored)
+    assert renderer == "vue" or _overlaps(frontend) == []
 
 
+@FRONTENDS
 @pytest.mark.parametrize("name", export_prompts.sources())
 def test_exported_prompt_is_up_to_date(frontend: Frontend, name: str) -> None:
     given = export_prompts.export(frontend, export_prompts.sources()[name])
     assert given == bundled.prompt(name), f"tests/prompts/{name}.json is stale: run `make prompts`."
 
 
-@pytest.mark.parametrize("name", bundled.names())
-def test_nodes_do_not_overlap(frontend: Frontend, name: str) -> None:
-    frontend.load(bundled.read(name), name)
-    boxes: dict[str, list[float]] = frontend.page.evaluate(
-        "() => Object.fromEntries(app.rootGraphInternal.nodes.map(node => [`${node.title} ${node.id}`, [...node.getBounding()]]))"
-    )
-    overlaps = [(one, other) for one in boxes for other in boxes if one < other and _overlap(boxes[one], boxes[other])]
-    assert overlaps == []
-
-
-@BOTH_RENDERERS
+@FRONTENDS
 @pytest.mark.parametrize("name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.full) for name in bundled.names()])
 def test_runs_by_the_run_button_and_shows_its_pictures(frontend: Frontend, tmp_path: Path, name: str) -> None:
     workflow = bundled.read(name)
@@ -79,6 +71,7 @@ def test_runs_by_the_run_button_and_shows_its_pictures(frontend: Frontend, tmp_p
     assert len(frontend.screenshot(tmp_path / "run.png").read_bytes()) > 50_000
 
 
+@FRONTENDS
 def test_an_error_is_shown_and_the_next_run_works(frontend: Frontend) -> None:
     workflow = bundled.read(SDXL)
     [patch] = [node for node in workflow["nodes"] if node["type"] == "DiaphaneTransparent"]
@@ -128,6 +121,14 @@ def _kept(workflow: Json, ignored: tuple[str, ...]) -> Json:
 
 def _lasting(properties: Json) -> Json:
     return {key: value for key, value in properties.items() if key not in ("ver", "cnr_id", "aux_id", "previewExposures")}
+
+
+def _overlaps(frontend: Frontend) -> list[tuple[str, str]]:
+    """Nodes that lie over one another."""
+    boxes: dict[str, list[float]] = frontend.page.evaluate(
+        "() => Object.fromEntries(app.rootGraphInternal.nodes.map(node => [`${node.title} ${node.id}`, [...node.getBounding()]]))"
+    )
+    return [(one, other) for one in boxes for other in boxes if one < other and _overlap(boxes[one], boxes[other])]
 
 
 def _overlap(one: list[float], other: list[float]) -> bool:

@@ -25,7 +25,6 @@ KINDS = {"flux lora": "flux", "lora": "sdxl", "diff": "sdxl", "single": "sd15", 
 # How much alike two changes of a picture are (as a cosine) if one of them was merged into weights of so many bits.
 LIKENESS = {
     "float8_e4m3fn": 0.9,
-    "float8_e5m2": 0.85,
     "mxfp8": 0.85,
     "int8_tensorwise": 0.95,
     "nvfp4": 0.7,

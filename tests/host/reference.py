@@ -97,7 +97,7 @@ def sample(
     negative: Conditioning | None,
     start: Tensor,
     *,
-    steps: int = 2,
+    steps: int = 1,
     cfg: float = 3.0,
     sampler: str = "euler",
     scheduler: str = "normal",

@@ -37,7 +37,7 @@ from tests.host.reference import (
 
 Kind = str
 
-KINDS = ["lora", "switchable lora", "diff", "switchable extras", "single", "joint", "given", "flux lora", "switchable flux lora"]
+KINDS = ["lora", "switchable lora", "diff", "switchable extras", "single", "given", "flux lora", "switchable flux lora"]
 SHARED = ("single", "joint", "given")
 EXTRAS = seeded_noise("extras", (1, 8, 16, 16))
 PICTURE = torch.sigmoid(seeded_noise("picture", (1, 128, 128, 3)))

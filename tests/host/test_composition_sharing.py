@@ -69,8 +69,7 @@ def test_two_frames_and_a_given_layer(sd15: ModelPatcher, given: Weights, pictur
     assert_differ(blank, expected)
 
 
-@pytest.mark.parametrize("weight", [-0.5, 0.5, 1.5])
-@pytest.mark.parametrize("control", [False, True], ids=["joint", "given"])
+@pytest.mark.parametrize(("control", "weight"), [(False, -0.5), (True, -0.5), (True, 1.5)], ids=str)
 def test_weight_scales_all_that_is_added(
     sd15: ModelPatcher, joint: Weights, given: Weights, picture: Tensor, control: bool, weight: float
 ) -> None:

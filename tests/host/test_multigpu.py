@@ -95,7 +95,7 @@ def watch(monkeypatch: pytest.MonkeyPatch, network: type[Any], method: str) -> d
 
 
 @pytest.mark.parametrize("order", ["before", "after"])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "joint"])
 def test_two_cards_give_what_one_gives(monkeypatch: pytest.MonkeyPatch, kind: str, order: str) -> None:
     """Each with networks of its own, in both runs: the second finds the models loaded."""
     base = loaded(family_of(kind))
@@ -123,8 +123,9 @@ def test_additional_models_can_be_made_again(kind: str) -> None:
         for copied in (model.clone(force_deepcopy=True), model.deepclone_multigpu(new_load_device=SECOND)):
             assert copied.model is not model.model
             assert copied.model.state_dict().keys() == model.model.state_dict().keys()
+            weights = copied.model.state_dict()
             for key, tensor in model.model.state_dict().items():
-                assert torch.equal(copied.model.state_dict()[key], tensor)
+                assert torch.equal(weights[key], tensor)
 
 
 def test_the_mini_models_can_be_made_again() -> None:
@@ -132,6 +133,7 @@ def test_the_mini_models_can_be_made_again() -> None:
     for patcher in (model, clip.patcher, vae.patcher):
         for copied in (patcher.clone(force_deepcopy=True), patcher.deepclone_multigpu(new_load_device=SECOND)):
             assert copied.model is not patcher.model
+            weights = copied.model.state_dict()
             for key, tensor in patcher.model.state_dict().items():
                 # The text encoder's file leaves two weights out that nothing uses, and ComfyUI leaves them as memory happens to be.
-                assert torch.equal(copied.model.state_dict()[key], tensor) or key.endswith(("text_projection.weight", "logit_scale"))
+                assert torch.equal(weights[key], tensor) or key.endswith(("text_projection.weight", "logit_scale"))
