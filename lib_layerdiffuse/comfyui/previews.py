@@ -42,4 +42,6 @@ def _frame(draw: ImageDraw.ImageDraw, text: str, box: Box) -> None:
     draw.rectangle((left, top, left + box.width - 1, top + box.height - 1), outline="white")
     # Pillow's own font has no other letters.
     latin = text.encode("latin-1", "replace").decode("latin-1")
-    draw.text((max(left, 0) + 3, max(top, 0) + 2), latin, fill="white", stroke_width=1, stroke_fill="black")
+    corner = max(left, 0) + 3, max(top, 0) + 2
+    draw.rectangle(draw.textbbox(corner, latin), fill="black", outline="black")
+    draw.text(corner, latin, fill="white")
