@@ -58,10 +58,11 @@ def input_problems(input_id: str, shown_kind: str, values: str, kind: str, optio
             yield f"{'lacks' if wanted else 'wrongly says'} '{word}'"
     if kind == "COMBO":
         # Which files there are is up to the artist.
-        expected = [f"`{option}`" for option in ([] if input_id.endswith("file") else options["options"])]
+        is_file = input_id.endswith("file") or input_id in ("image", "folder")
+        expected = [] if is_file else [f"`{option}`" for option in options["options"]]
         if not values.startswith(", ".join(expected)):
             yield f"the choices are {', '.join(expected)}"
-        if f"default `{options['default']}`" not in values:
+        if "default" in options and f"default `{options['default']}`" not in values:
             yield f"the default is {options['default']}"
     elif kind in ("INT", "FLOAT") and not values.startswith(f"{options['min']:g} to {options['max']:g}, default {options['default']:g}"):
         yield f"the range is {options['min']:g} to {options['max']:g}, the default {options['default']:g}"

@@ -27,10 +27,14 @@ MEANT = {
     "align": {"DiaphanePlaceLayer"},
     "anchor": {"DiaphanePlaceLayer"},
     "flip": {"DiaphanePlaceLayer"},
-    "sprite": {"DiaphaneTransparent", "DiaphaneRepair", "DiaphaneSaveSheet"},
+    "sprite": {"DiaphaneTransparent", "DiaphaneRepair", "DiaphaneSaveSheet", "DiaphaneLoadTransparent"},
     "atlas": {"DiaphaneSaveSheet"},
     **{word: {"DiaphaneSaveAnimation"} for word in ("gif", "apng", "webp", "webm", "animation")},
     **{word: {"DiaphaneDropShadow"} for word in ("shadow", "glow", "outline")},
+    "open psd": {"DiaphaneLoadLayers"},
+    "photoshop": {"DiaphaneLoadLayers", "DiaphaneSaveLayers"},
+    "load png with alpha": {"DiaphaneLoadTransparent"},
+    "folder": {"DiaphaneLoadTransparent"},
 }
 
 
