@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from comfy_api.latest import io
+from comfy_api.latest import io, ui
 
 from ..lib_layerdiffuse.comfyui.input_files import document_choices, find_document, fingerprint, load_layers
 from ..lib_layerdiffuse.comfyui.messages import notes
 from ..lib_layerdiffuse.documents.tree import APART, GROUPS
 from ..lib_layerdiffuse.errors import DiaphaneError
+from ..lib_layerdiffuse.pixels.backdrop import over_backdrop
 from ..lib_layerdiffuse.pixels.clipping import on_canvas
 from ..lib_layerdiffuse.pixels.composite import Layer, Layers
 from ..lib_layerdiffuse.pixels.layer_stack import named
 from ..lib_layerdiffuse.pixels.straight import transparency_mask, with_alpha
-from . import hints, inputs
+from . import inputs
 
 
 class LoadLayers(io.ComfyNode):
@@ -97,8 +98,10 @@ class LoadLayers(io.ComfyNode):
         count = len(layers.layers)
         read = f"{count} layer{'' if count == 1 else 's'}, {layers.width}x{layers.height}: {', '.join(names.splitlines()):.300}."
         hidden = [layer.name for layer in layers.layers if not layer.visible]
-        said = [read, *([f"Hidden: {', '.join(hidden):.200}."] if hidden else []), *said, *hints.on_lost_layers(layers)]
-        return io.NodeOutput(layers, image, transparency_mask(with_alpha(image)), picked, names, ui=notes(*said))
+        said = [read, *([f"Hidden: {', '.join(hidden):.200}."] if hidden else []), *said]
+        rgba = with_alpha(image)
+        shown = ui.PreviewImage(over_backdrop(rgba, cell=inputs.PREVIEW_CELL), cls=cls).as_dict()
+        return io.NodeOutput(layers, image, transparency_mask(rgba), picked, names, ui=shown | notes(*said))
 
 
 def _picked(layers: Layers, names: list[str]) -> list[Layer]:

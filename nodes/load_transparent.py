@@ -27,7 +27,6 @@ from . import inputs
 NO_FOLDER = "none"
 LIST = "list"
 BATCH = "batch"
-CELL = 16  # of the checkerboard in the preview, in pixels
 
 
 class LoadTransparentImage(io.ComfyNode):
@@ -107,7 +106,7 @@ class LoadTransparentImage(io.ComfyNode):
             if any(picture.shape[1:3] != (height, width) for picture in pictures):
                 said.append(f"The pictures have several sizes: smaller ones get transparent margins, all are {width}x{height}.")
             pictures, names = [torch.cat([_centred(picture, height, width) for picture in pictures])], [folder.rpartition("/")[2]]
-        previews = [ui.PreviewImage(over_backdrop(picture, cell=CELL), cls=cls).as_dict()["images"] for picture in pictures]
+        previews = [ui.PreviewImage(over_backdrop(picture, cell=inputs.PREVIEW_CELL), cls=cls).as_dict()["images"] for picture in pictures]
         shown = {"images": [preview for some in previews for preview in some]}
         return io.NodeOutput(pictures, [transparency_mask(picture) for picture in pictures], names, ui=shown | notes(*said))
 

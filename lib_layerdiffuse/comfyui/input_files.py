@@ -10,6 +10,7 @@ from typing import Any, BinaryIO
 
 import folder_paths
 import torch
+from comfy.model_management import throw_exception_if_processing_interrupted
 from torch import Tensor
 
 from ..documents.pictures import read_frames
@@ -91,6 +92,7 @@ def load_layers(path: Path, groups: str) -> tuple[Layers, list[str]]:
     """The layers of a file, and what of it could not be kept. groups: one of `tree.GROUPS`. Raises DiaphaneError if it cannot be read."""
     with _reading(path) as file:
         document = _read_document(file)
+        document.before_each = throw_exception_if_processing_interrupted
         return document.layers(groups), document.notes.lines()
 
 

@@ -1,1 +1,1 @@
-"""Layers written to files that other programs open: PSD, OpenRaster, PNG. No ComfyUI."""
+"""Layers and pictures to files that other programs open, and from them: PSD, OpenRaster, PNG. No ComfyUI."""

@@ -80,6 +80,7 @@ class Document:
     width: int
     parts: tuple[Part, ...]
     notes: Notes = field(default_factory=Notes)
+    before_each: Callable[[], None] = lambda: None  # called before a layer is read; raises to end it all
 
     def layers(self, groups: str) -> Layers:
         """The layers, the lowest first. groups: one of GROUPS. Raises DiaphaneError if there is none."""
@@ -157,6 +158,7 @@ class Document:
         return self._as_part(group, merged)
 
     def _read(self, part: Part) -> Layer | None:
+        self.before_each()
         found = part.picture() if part.picture else None
         if found is None:
             self.notes.add(EMPTY, part.name)

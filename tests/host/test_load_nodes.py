@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import comfy.model_management
 import numpy as np
 import pytest
 import torch
@@ -51,6 +52,9 @@ def test_layers_go_out_and_come_back(node_classes: dict[str, Any], form: str) ->
     assert not fox_out[:, 5:].any() and not fox_out[:, :, :26].any()
     assert "3 layers, 30x20: ground, fox, tree." in output.ui["text"]
     assert len(run(node_classes, "LoadLayers", file=name, groups="merge", pick="").result[3]) == 3
+    comfy.model_management.interrupt_current_processing()
+    with pytest.raises(comfy.model_management.InterruptProcessingException):
+        run(node_classes, "LoadLayers", file=name, groups="merge", pick="")
     with pytest.raises(Exception, match="no layer 'cat'. Write one of these into pick: ground, fox, tree"):
         run(node_classes, "LoadLayers", file=name, groups="merge", pick="cat")
 

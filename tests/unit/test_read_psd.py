@@ -92,6 +92,30 @@ def test_colour_modes() -> None:
         assert "from: Lab" in said
 
 
+def ink_profile() -> bytes:
+    """An ICC profile of ink whose colour is grey: Lab lightness 100 without cyan, 50 with it, whatever the others are (ICC.1:2001-04)."""
+    table = b"".join(bytes([128 if corner >= 8 else 255, 128, 128]) for corner in range(16))  # of two values of each ink
+    ramp = bytes(range(256))
+    lut = struct.pack(">4s4xBBBx9i", b"mft1", 4, 3, 2, *(65536 * (index % 4 == 0) for index in range(9))) + 4 * ramp + table + 3 * ramp
+    description = struct.pack(">4s4xI", b"desc", 4) + b"ink\0" + bytes(79)
+    white = struct.pack(">4s4x3i", b"XYZ ", *(round(65536 * value) for value in (0.9642, 1.0, 0.8249)))
+    tags, data = b"", b""
+    for name, content in ((b"desc", description), (b"wtpt", white), (b"A2B0", lut)):
+        tags += struct.pack(">4sII", name, 128 + 4 + 3 * 12 + len(data), len(content))
+        data += content + bytes(-len(content) % 4)
+    form = ">I4xI4s4s4s12x4s28x3i"
+    header = struct.pack(form, 132 + len(tags) + len(data), 0x02400000, b"prtr", b"CMYK", b"Lab ", b"acsp", 63190, 65536, 54061)
+    return header.ljust(128, b"\0") + struct.pack(">I", 3) + tags + data
+
+
+def test_ink_goes_by_the_profile_of_its_document() -> None:
+    full, none = np.zeros(SIZE), np.ones(SIZE)  # a file holds the paper that is left
+    for ink, grey in (({0: full, 1: none, 2: none, 3: none}, 119), ({0: none, 1: full, 2: full, 3: full}, 255)):
+        layers, said = read(document([Layer(ink)], SIZE, mode=4, flat=[*ink.values()], profile=ink_profile()))
+        assert np.abs(flat(layers) * 255 - grey).max() <= 1.5
+        assert said == "Colours are brought to sRGB from: ink."
+
+
 def test_profiles_are_said() -> None:
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("XYZ")).tobytes()
     _, said = read(document([Layer(solid((0.5, 0.5, 0.5)))], SIZE, profile=profile))
