@@ -103,7 +103,7 @@ class SaveSheet(io.ComfyNode):
         metadata = workflow_metadata(cls.hidden.prompt, cls.hidden.extra_pnginfo)
         pixels, files = save_sheet(sprites, sheet, padding[0], bleed[0], lines, filename_prefix[0], metadata)
         said = f"{len(sprites)} sprite{'' if len(sprites) == 1 else 's'} on a sheet of {sheet.width}x{sheet.height}"
-        return io.NodeOutput(pixels[None], ui={"images": files[:1], "files": files[1:]} | notes(f"{said}: {named(files)}."))
+        return io.NodeOutput(pixels[None], ui={"images": files[:1]} | notes(f"{said}: {named(files)}."))
 
 
 NODES = [SaveSheet]

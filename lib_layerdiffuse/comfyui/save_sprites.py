@@ -22,7 +22,7 @@ from .output_files import Metadata, Result, explaining, listed, output_place, wh
 def save_sheet(
     sprites: Sequence[Sprite], sheet: Sheet, padding: int, bleed: bool, names: Sequence[str], prefix: str, metadata: Metadata
 ) -> tuple[Tensor, list[Result]]:
-    """Save a sheet and its atlas, both or neither: (the sheet [H, W, 4], what the frontend is to list).
+    """Save a sheet and its atlas, both or neither: (the sheet [H, W, 4], the two files).
 
     names: see `sprite_names`.
     """

@@ -78,7 +78,7 @@ def arrange(sizes: Sequence[Pair], layout: str, columns: int = 0, padding: int =
 
 def _grid(cells: Sequence[Pair], columns: int) -> list[Pair]:
     width, height = (max(cell[axis] for cell in cells) for axis in (0, 1))
-    columns = columns or max(1, round(math.sqrt(len(cells) * height / width)))
+    columns = columns or math.ceil(math.sqrt(len(cells) * height / width))
     middles = [((width - w) // 2, (height - h) // 2) for w, h in cells]
     return [(index % columns * width + x, index // columns * height + y) for index, (x, y) in enumerate(middles)]
 

@@ -67,6 +67,6 @@ def server(server_of: Callable[[str | None], ComfyServer], version: str | None) 
 
 @pytest.fixture(scope="module")
 def frontend(server: ComfyServer, renderer: str) -> Iterator[Frontend]:
-    """The frontend in a browser of its own. Gone with the last test of a module: its event loop must not run when other tests start theirs."""
+    """The frontend in a browser of its own, gone with the last test of a module: its event loop must not run when others start theirs."""
     with Frontend(server.url, settings={"Comfy.VueNodes.Enabled": renderer == "vue"}) as opened:
         yield opened

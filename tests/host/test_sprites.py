@@ -38,6 +38,10 @@ def path_of(file: dict[str, str], base_directory: Path) -> Path:
     return base_directory / "output" / file["subfolder"] / file["filename"]
 
 
+def atlas_of(file: dict[str, str], base_directory: Path) -> dict[str, Any]:
+    return json.loads(path_of(file, base_directory).with_suffix(".json").read_text(encoding="utf-8"))
+
+
 def to_bytes(image: Tensor) -> np.ndarray:
     return (image * 255 + 0.5).to(torch.uint8).numpy()
 
@@ -63,12 +67,12 @@ def sheet_inputs(**settings: Any) -> dict[str, Any]:
 @pytest.mark.parametrize("settings", [{}, {"columns": 2}, {"layout": "packed"}, {"layout": "packed", "power_of_two": True, "padding": 5}])
 def test_the_atlas_says_where_each_sprite_is(save: Save, base_directory: Path, settings: dict[str, Any]) -> None:
     output = save("SaveSheet", **sheet_inputs(**settings))
-    [image_file], [atlas_file] = output.ui["images"], output.ui["files"]
+    [image_file] = output.ui["images"]
     with Image.open(path_of(image_file, base_directory)) as image:
         assert json.loads(image.info["prompt"]) == PROMPT and json.loads(image.info["workflow"]) == WORKFLOW
         pixels = np.array(image)
     assert np.array_equal(pixels, to_bytes(output.result[0][0]))
-    atlas = json.loads(path_of(atlas_file, base_directory).read_text(encoding="utf-8"))
+    atlas = atlas_of(image_file, base_directory)
     meta = atlas["meta"]
     assert (meta["image"], meta["format"], meta["scale"]) == (image_file["filename"], "RGBA8888", "1")
     assert (meta["size"]["h"], meta["size"]["w"]) == pixels.shape[:2]
@@ -100,8 +104,8 @@ def test_colour_goes_on_beyond_the_edges(save: Save) -> None:
 
 def test_sprites_are_named_by_lines_or_by_a_list_of_prompts(save: Save, base_directory: Path) -> None:
     def names(given: list[str]) -> list[str]:
-        [file] = save("SaveSheet", **{**sheet_inputs(), "names": given}).ui["files"]
-        return list(json.loads(path_of(file, base_directory).read_text(encoding="utf-8"))["frames"])
+        [file] = save("SaveSheet", **{**sheet_inputs(), "names": given}).ui["images"]
+        return list(atlas_of(file, base_directory)["frames"])
 
     assert names(["fox\n\nbear \n"]) == ["fox", "hero_01", "bear", "hero_03", "hero_04"]
     prompts = ["a fox,\n red", "a fox, red", "x" * 300, "狐\0", ""]

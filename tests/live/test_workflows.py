@@ -23,8 +23,8 @@ SIZES = {
     "28 Retouch the colours and enlarge (SDXL)": (WIDTH * 4, HEIGHT * 4),
     "07 Edit layers elsewhere and bring them back (mini)": CUT_OUT,
 }
-# These are trimmed, and shown together in an overview of a size of its own.
-TRIMMED = {"26 Assets from a list of prompts (SDXL)"}
+# These are trimmed; some are shown together, in a size of its own.
+TRIMMED = {"26 Assets from a list of prompts (SDXL)", "09 Sprite sheet and animation (mini)", "10 Sticker with a drop shadow (mini)"}
 STEPS = 2
 
 # What each workflow saves, by the beginning of the file's name.
@@ -37,7 +37,10 @@ SAVES = {
         "joint_mini_layers": "RGB",
     },
     "03 A scene layer by layer (mini)": {"iterative_mini": "RGB", "iterative_mini_layers": "RGB"},
+    "04 Place layers by boxes (mini)": {"placed_mini": "RGB", "placed_mini_layers": "RGB"},
     "07 Edit layers elsewhere and bring them back (mini)": {"edited_mini": "RGB", "edited_mini_layers": "RGB"},
+    "09 Sprite sheet and animation (mini)": {"star_sheet": "RGBA", "star": "RGBA"},
+    "10 Sticker with a drop shadow (mini)": {"sticker": "RGBA", "sticker_layers": "RGBA"},
     "20 Transparent picture (SDXL)": {"transparent": "RGBA"},
     "21 Variant of your cut-out (SDXL)": {"transparent_variant": "RGBA"},
     "22 Transparent picture along given edges (SDXL)": {"transparent_controlnet": "RGBA"},
@@ -59,7 +62,6 @@ SAVES = {
     "44 Foreground for your background (SD1.5)": {"foreground": "RGBA", "blended": "RGB"},
     "45 A scene layer by layer (SD1.5)": {"scene": "RGB", "scene_layers": "RGB"},
     "60 Transparent picture (Flux)": {"transparent_flux": "RGBA"},
-    "04 Place layers by boxes (mini)": {"placed_mini": "RGB", "placed_mini_layers": "RGB"},
 }
 NEWER = {"CreateBoundingBoxes"}  # ComfyUI has it since 0.27.0
 # Loaders whose first widget names a file, with the folder that the file belongs in.
