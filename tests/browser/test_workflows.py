@@ -116,7 +116,8 @@ def _kept(workflow: Json, ignored: tuple[str, ...]) -> Json:
     for node in nodes:
         for key in ("widgets_values_named", *ignored):
             node.pop(key, None)
-    return {"nodes": nodes, "links": sorted(workflow["links"]), "groups": workflow["groups"], "version": workflow["version"]}
+    kept = {"nodes": nodes, "links": sorted(workflow["links"]), "groups": workflow["groups"], "version": workflow["version"]}
+    return kept | {key: workflow["extra"].get(key) for key in ("linearData", "linearMode")}
 
 
 def _lasting(properties: Json) -> Json:

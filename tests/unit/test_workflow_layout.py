@@ -63,5 +63,14 @@ def test_the_note_links_the_models_and_names_their_folders(name: str) -> None:
         assert f"[{model['name']}]({model['url']}) in `models/{model['directory']}`" in text
 
 
+def test_app_mode_offers_inputs_that_exist() -> None:
+    apps = {name: app for name in bundled.names() if (app := bundled.read(name)["extra"].get("linearData"))}
+    assert len(apps) >= 3
+    for name, app in apps.items():
+        prompt = bundled.prompt(name)
+        assert all(widget in prompt[str(node)]["inputs"] for node, widget in app["inputs"])
+        assert app["outputs"] and all(prompt[str(node)]["class_type"] == "SaveImage" for node in app["outputs"])
+
+
 def test_each_has_an_exported_prompt() -> None:
     assert {path.stem for path in bundled.PROMPTS.iterdir()} == export_prompts.sources().keys(), "Run `make prompts`, delete what is left."
