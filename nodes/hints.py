@@ -65,6 +65,13 @@ def place_of(name: str, box: Box, outside: float, known: bool) -> str:
     return f"{name}: {box}{share}."
 
 
+def on_nothing_painted(area: Tensor | None) -> list[str]:
+    """A hint if an area, 1 = here, is connected and nowhere."""
+    if area is None or bool(area.any()):
+        return []
+    return ["Nothing is painted in area, so the object may be anywhere. Paint where it belongs."]
+
+
 def on_lost_layers(layers: Layers, above: int = 0) -> list[str]:
     """A hint if layers, from number `above` on, lie beside the canvas."""
     lost = off_canvas(layers, above)

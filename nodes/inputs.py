@@ -7,6 +7,7 @@ from typing import Any
 
 from comfy_api.latest import io
 
+from ..lib_layerdiffuse.comfyui.alpha.alpha_vae import COLOURS, NETWORK
 from ..lib_layerdiffuse.comfyui.alpha.codec import OFFSET_SCALE, PASS_CHOICES
 from ..lib_layerdiffuse.comfyui.layers import BACKGROUND, CHOICES, FOREGROUND
 from ..lib_layerdiffuse.comfyui.models.families import FAMILY_CHOICES
@@ -106,6 +107,17 @@ def passes() -> io.Combo.Input:
         default=8,
         advanced=True,
         tooltip="How many turned and mirrored estimates of alpha are combined. 8 is best, 1 is eight times as fast.",
+    )
+
+
+def colour() -> io.Combo.Input:
+    return io.Combo.Input(
+        "colour",
+        options=list(COLOURS),
+        default=NETWORK,
+        optional=True,
+        tooltip="network: the colours that the transparency decoder estimates, as published. picture: those of the picture that the VAE "
+        "decodes, wherever it is opaque enough. Use picture after retouching a part, so that the rest keeps its colours.",
     )
 
 

@@ -9,7 +9,7 @@ from comfy.sd import VAE
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..lib_layerdiffuse.comfyui.alpha.alpha_vae import AlphaVAE
+from ..lib_layerdiffuse.comfyui.alpha.alpha_vae import NETWORK, AlphaVAE
 from ..lib_layerdiffuse.comfyui.alpha.codec import bleed
 from ..lib_layerdiffuse.comfyui.layers import LATENT_SCALE
 from ..lib_layerdiffuse.comfyui.messages import notes
@@ -26,7 +26,7 @@ class TransparentVAEDecode(io.ComfyNode):
             display_name="Transparent VAE Decode",
             category=inputs.CATEGORY,
             description="Decodes a latent of a transparent model to a picture with alpha.",
-            search_aliases=[*inputs.ALIASES, "Layer Diffuse Decode", "Layer Diffuse Decode (RGBA)", "decode alpha"],
+            search_aliases=[*inputs.ALIASES, "Layer Diffuse Decode", "Layer Diffuse Decode (RGBA)", "decode alpha", "retouch"],
             inputs=[
                 io.Latent.Input("samples", tooltip="Latent from a sampler whose model was patched by a LayerDiffuse node."),
                 io.Vae.Input("vae", tooltip="The ordinary VAE of the model that sampled."),
@@ -48,6 +48,7 @@ class TransparentVAEDecode(io.ComfyNode):
                     tooltip="Side of the tiles in pixels that alpha is estimated in. 0: the whole picture; tiles only if memory runs out.",
                 ),
                 inputs.weight_file("decoder_file", "Transparency decoder"),
+                inputs.colour(),
             ],
             outputs=[
                 io.Image.Output(
@@ -70,9 +71,10 @@ class TransparentVAEDecode(io.ComfyNode):
         tile_size: int,
         images: Tensor | None = None,
         decoder_file: str = AUTO,
+        colour: str = NETWORK,
     ) -> io.NodeOutput:
         alpha = AlphaVAE.of(vae, "Transparent VAE Decode", family, samples, decoder_file=decoder_file)
-        decoded = alpha.decode(samples, images, passes=passes, tile=tile_size)
+        decoded = alpha.decode(samples, images, passes=passes, tile=tile_size, colour=colour)
         rgba = decoded.rgba
         height, width = (side * LATENT_SCALE for side in samples["samples"].shape[2:])
         said = hints.on_odd_alpha(rgba[decoded.foreground], alpha.advice) or hints.on_small_size(height, width, alpha.advice)

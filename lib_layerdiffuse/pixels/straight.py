@@ -9,6 +9,7 @@ from torch import Tensor
 from ..errors import DiaphaneError
 
 ROUNDING = 1e-6  # of an interpolation between equal values
+FAINT, PLAIN = 0.25, 0.75  # alpha up to which colour is not read off grey, and from which on it is read off grey alone
 
 
 def with_alpha(image: Tensor, transparency: Tensor | None = None) -> Tensor:
@@ -81,6 +82,18 @@ def _check_numbers(values: Tensor, what: str) -> None:
 def on_grey(rgba: Tensor) -> Tensor:
     """Composite on mid-grey, as the method sees transparent pictures: [B, H, W, 4] -> [B, H, W, 3] (docs/facts.md section 2)."""
     return 0.5 + (rgba[..., :3] - 0.5) * rgba[..., 3:4]
+
+
+def off_grey(seen: Tensor, rgba: Tensor) -> Tensor:
+    """The inverse of `on_grey`: a picture whose colour is read off how it looks on mid-grey.
+
+    seen [B, H, W, 3], rgba [B, H, W, 4], both in [0, 1] -> [B, H, W, 4], alpha that of `rgba`. Errors of `seen` grow as 1 / alpha, so
+    from PLAIN down to FAINT the colour of `rgba` takes over. Where alpha is 1 the colour is that of `seen`.
+    """
+    alpha = rgba[..., 3:4]
+    read = (0.5 + (seen - 0.5) / alpha.clamp(min=FAINT)).clamp(0.0, 1.0)
+    trust = ((alpha - FAINT) / (PLAIN - FAINT)).clamp(0.0, 1.0)
+    return torch.cat((torch.lerp(rgba[..., :3], read, trust), alpha), dim=-1)
 
 
 def transparency_mask(rgba: Tensor) -> Tensor:

@@ -38,7 +38,7 @@ from lib_layerdiffuse.pixels.place import OBJECT_FITS, fit_object, place, place_
 from lib_layerdiffuse.pixels.premultiplied import premultiply, resize_rgba, straighten
 from lib_layerdiffuse.pixels.repair import alpha_levels, defringe, keep_extremes, trim
 from lib_layerdiffuse.pixels.shadow import drop_shadow, rgb
-from lib_layerdiffuse.pixels.straight import check_picture, mask_planes, on_grey, resize_mask, transparency_mask, with_alpha
+from lib_layerdiffuse.pixels.straight import check_picture, mask_planes, off_grey, on_grey, resize_mask, transparency_mask, with_alpha
 from tests.devices.elsewhere import DEVICE, elsewhere, fake
 
 PICTURES = (((3, 600, 801), torch.float32), ((1, 2048, 2048), torch.float16), ((1, 512, 512), torch.bfloat16))
@@ -104,6 +104,7 @@ FUNCTIONS: dict[Callable[..., Any], Callable[[Tensor], Any]] = {
     mask_planes: lambda x: mask_planes(x[..., 3]),
     resize_mask: lambda x: resize_mask(x[..., 3].unsqueeze(1), 100, 77),
     on_grey: on_grey,
+    off_grey: lambda x: off_grey(x[..., :3], x.flip(0)),
     transparency_mask: transparency_mask,
 }
 NUMBERS_ONLY = {inside, common_batch, in_order, named, read_boxes, rgb}  # they see sizes and names, no pixels

@@ -102,6 +102,7 @@ class Right:
             },
             "DiaphaneLayerPrompts": lambda: {"base": text(), "layers": "foreground, background, blended", "foreground": text(tokens=154)},
             "DiaphaneEmptyLayers": lambda: {"width": 64, "height": 64, "layers": "foreground", "sets": 1},
+            "DiaphaneEmptyTransparent": lambda: {"vae": self.vae("SDXL"), "width": 64, "height": 72, "batch_size": 2, "family": "auto"},
             "DiaphaneVAEDecode": lambda: {"samples": latent(), "vae": self.vae("SDXL"), **decode},
             "DiaphaneVAEEncode": lambda: {"image": picture(), "vae": self.vae("SDXL"), "family": "auto", "offset_scale": 300.0},
             "DiaphaneVAE": lambda: {"vae": self.vae("SDXL"), "family": "auto", "passes": 1, "offset_scale": 300.0},

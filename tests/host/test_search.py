@@ -35,6 +35,10 @@ MEANT = {
     "photoshop": {"DiaphaneLoadLayers", "DiaphaneSaveLayers"},
     "load png with alpha": {"DiaphaneLoadTransparent"},
     "folder": {"DiaphaneLoadTransparent"},
+    "inpaint": {"DiaphaneEmptyTransparent"},
+    "noise mask": {"DiaphaneEmptyTransparent"},
+    "empty latent": {"DiaphaneEmptyLayers", "DiaphaneEmptyTransparent"},
+    "retouch": {"DiaphaneVAEDecode"},
 }
 
 

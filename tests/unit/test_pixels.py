@@ -13,7 +13,7 @@ from lib_layerdiffuse.pixels.backdrop import BACKDROPS, over_backdrop
 from lib_layerdiffuse.pixels.bleed import bleed_rgb
 from lib_layerdiffuse.pixels.coverage import coverage
 from lib_layerdiffuse.pixels.fit import FITS, fit_to
-from lib_layerdiffuse.pixels.straight import on_grey, transparency_mask, with_alpha
+from lib_layerdiffuse.pixels.straight import FAINT, PLAIN, off_grey, on_grey, transparency_mask, with_alpha
 
 sizes = st.tuples(st.integers(1, 70), st.integers(1, 70))
 
@@ -98,6 +98,18 @@ def test_grey_pictures_and_other_channels() -> None:
         with_alpha(picture(4, 4)[..., :2])
     with pytest.raises(DiaphaneError, match=r"got \[4, 4, 3\]"):
         with_alpha(picture(4, 4)[0, ..., :3])
+
+
+def test_off_grey_undoes_on_grey_where_there_is_enough_to_see() -> None:
+    rgba, other = picture(9, 40, seed=1), picture(9, 40, seed=2)
+    alpha = torch.linspace(0, 1, 40).expand(1, 9, 40)
+    rgba[..., 3] = other[..., 3] = alpha
+    found = off_grey(on_grey(rgba), other)
+    assert torch.allclose(found[alpha >= PLAIN], rgba[alpha >= PLAIN], atol=1e-6)
+    assert torch.equal(found[alpha <= FAINT], other[alpha <= FAINT])
+    # An error of what is seen is never enlarged by more than this, and never leaves the range.
+    worse = off_grey((on_grey(rgba) + 0.01).clamp(0, 1), other)
+    assert (worse - found).abs().max() <= 0.01 / FAINT and worse.min() >= 0 and worse.max() <= 1
 
 
 def test_on_grey() -> None:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from comfy.sd import VAE
 from torch import Tensor
 
@@ -16,7 +17,7 @@ from ...errors import DiaphaneError
 from ...nets.offset_encoder import OFFSET_SCALE, OffsetEncoder
 from ...nets.transparent_decoder import TransparentDecoder
 from ...pixels.coverage import coverage
-from ...pixels.straight import with_alpha
+from ...pixels.straight import mask_planes, off_grey, with_alpha
 from ...weights.catalogue import Family
 from ..layers import FOREGROUND, LATENT_SCALE, LAYERS_KEY, foreground_rows, layer_of_each_row
 from ..models.families import latent_family, require_vae
@@ -28,6 +29,7 @@ from .managed_network import ManagedNetwork
 from .transparent_vae import opaque_vae
 
 SIZE_KEY = "pixel_size"  # in a LATENT: height and width of the encoded picture before padding
+NETWORK, PICTURE = COLOURS = ("network", "picture")  # what gives a decoded picture its colour: the transparency decoder, the VAE
 CLEARLY = 0.1  # of a picture is transparent. The mini family: 0.29 or more of what is, none of what is not.
 
 
@@ -77,11 +79,14 @@ class AlphaVAE:
     def encoder(self) -> ManagedNetwork[OffsetEncoder]:
         return offset_encoder(self.vae, self.family, self.encoder_file)
 
-    def decode(self, samples: Mapping[str, Any], images: Tensor | None = None, *, passes: int = 8, tile: int = 0) -> Decoded:
+    def decode(
+        self, samples: Mapping[str, Any], images: Tensor | None = None, *, passes: int = 8, tile: int = 0, colour: str = NETWORK
+    ) -> Decoded:
         """Decode a LATENT [B, C, h, w] of any dtype and device.
 
         If it names its layers, only the foreground rows are transparent; the others are decoded as opaque pictures.
         images: the same latent decoded elsewhere, perhaps retouched or upscaled, [B, H, W, 3 or 4]; decoded by the VAE if None.
+        colour: one of COLOURS.
         """
         latent = check_latent_for(self.vae, samples["samples"])
         rgba = with_alpha(_as_encoded(self.vae.decode(latent), samples) if images is None else images)
@@ -93,7 +98,8 @@ class AlphaVAE:
         rows = foreground_rows(samples)
         if not rows:
             return Decoded(rgba, rows, None)
-        rgba[rows] = decode_rgba(self.decoder, rgba[rows], latent[rows], passes=passes, tile=tile).to(rgba)
+        estimate = decode_rgba(self.decoder, rgba[rows], latent[rows], passes=passes, tile=tile).to(rgba)
+        rgba[rows] = off_grey(rgba[rows, ..., :3], estimate) if colour == PICTURE else estimate
         return Decoded(rgba, rows, self._stray_layer(samples, rgba))
 
     def encode(self, rgba: Tensor, *, offset_scale: float = OFFSET_SCALE) -> dict[str, Any]:
@@ -106,6 +112,20 @@ class AlphaVAE:
         samples = encode_rgba(self.vae, self.encoder, padded, offset_scale=offset_scale)
         latent = {"samples": samples, SIZE_KEY: tuple(rgba.shape[1:3])}
         return latent | {LAYERS_KEY: (FOREGROUND,)} if self.family is Family.SD15 else latent
+
+    def empty(self, height: int, width: int, count: int, area: Tensor | None = None) -> dict[str, Any]:
+        """A LATENT of fully transparent pictures of any size.
+
+        area: mask [1 or count, h, w], 1 = where a sampler may paint, or nothing painted for anywhere; it becomes ComfyUI's noise mask.
+        """
+        latent = self.encode(torch.zeros(1, height, width, 4))
+        latent["samples"] = latent["samples"].repeat(count, 1, 1, 1)
+        if area is None:
+            return latent
+        mask = mask_planes(area)
+        if len(mask) not in (1, count):
+            raise DiaphaneError(f"Got {len(mask)} areas for a batch of {count}. Connect one area, or as many as batch_size says.")
+        return latent | {"noise_mask": mask} if mask.any() else latent
 
     def _stray_layer(self, samples: Mapping[str, Any], rgba: Tensor) -> str | None:
         """The opaque layer that holds a transparent picture, as when a model was patched for single pictures.
