@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,8 @@ from ..pixels.boxes import Box
 from ..pixels.composite import Layers
 from ..pixels.layer_stack import thinned, whereabouts
 from ..pixels.straight import with_alpha
-from .messages import logger
+
+logger = logging.getLogger("diaphane")
 
 SIDE = 512
 CELL = 16
