@@ -62,7 +62,7 @@ class CompositeLayers(io.ComfyNode):
     ) -> io.NodeOutput:
         stack = stacked(background, in_order(layers), area)
         below = 0 if background is None else len(background.layers) if isinstance(background, Layers) else 1
-        shown = preview(stack, above=below) | notes(*hints.on_lost_layers(stack, above=below))
+        shown = preview(stack, below, blending) | notes(*hints.on_lost_layers(stack, above=below))
         return io.NodeOutput(stack.flatten(blending=blending), stack, ui=shown)
 
 

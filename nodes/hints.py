@@ -88,8 +88,8 @@ def on_editor_blending(layers: Layers) -> list[str]:
     if not _depends_on_blending(layers):
         return []
     return [
-        "ComfyUI's editor mixes translucent parts in linear light, lighter, and most blend modes in its own way. To see here what it "
-        "shows, set blending of Composite Layers or Save Layers to as ComfyUI's editor."
+        "ComfyUI's editor shows translucent parts lighter, and most blend modes otherwise. To see that here, set blending of "
+        "Composite Layers."
     ]
 
 

@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw
 from ..documents.bytes import to_bytes
 from ..pixels.backdrop import over_backdrop
 from ..pixels.boxes import Box
-from ..pixels.composite import Layers
+from ..pixels.composite import PHOTOSHOP, Layers
 from ..pixels.layer_stack import thinned, whereabouts
 from ..pixels.straight import with_alpha
 
@@ -23,11 +23,11 @@ SIDE = 512
 CELL = 16
 
 
-def preview(layers: Layers, above: int = 0) -> dict[str, Any]:
+def preview(layers: Layers, above: int = 0, blending: str = PHOTOSHOP) -> dict[str, Any]:
     """A node's `ui`: the first picture of the batch on a checkerboard, the layers from number `above` on in frames. Nothing if it fails."""
     try:
         small = thinned(layers.one(0), -(-max(layers.height, layers.width) // SIDE))
-        image = Image.fromarray(to_bytes(over_backdrop(with_alpha(small.flatten()), cell=CELL)[0]))
+        image = Image.fromarray(to_bytes(over_backdrop(with_alpha(small.flatten(blending=blending)), cell=CELL)[0]))
         for name, box, outside in whereabouts(small, above):
             if min(box.width, box.height) > 0:  # what is thinner than a pixel of the preview is not in it
                 _frame(ImageDraw.Draw(image), f"{name} ({outside:.0%} outside)" if outside else name, box)

@@ -62,6 +62,7 @@ SAVES = {
     "44 Foreground for your background (SD1.5)": {"foreground": "RGBA", "blended": "RGB"},
     "45 A scene layer by layer (SD1.5)": {"scene": "RGB", "scene_layers": "RGB"},
     "60 Transparent picture (Flux)": {"transparent_flux": "RGBA"},
+    "08 Layers to the ComfyUI editor and back (mini)": {"editor_mini": "RGB", "editor_mini_layers": "RGB"},
 }
 NEWER = {"CreateBoundingBoxes"}  # ComfyUI has it since 0.27.0
 # Loaders whose first widget names a file, with the folder that the file belongs in.
