@@ -42,6 +42,7 @@ PICTURES = {
     "22 Transparent picture along given edges (SDXL)": CUT_OUT,
     "43 Background for your cut-out (SD1.5)": CUT_OUT,
     "44 Foreground for your background (SD1.5)": SCENE,
+    "29 New object in this area (SDXL)": SCENE,
 }
 
 # By the titles of the nodes, or by their ids where titles repeat; every other prompt is empty.
@@ -73,6 +74,7 @@ WORDS: dict[str, dict[str, str]] = {
         "12:17": "a glowing white circle on a green meadow",
     },
     "60 Transparent picture (Flux)": {"Prompt": "a glowing cyan crescent"},
+    "29 New object in this area (SDXL)": {"Prompt": "a red heart"},
 }
 
 

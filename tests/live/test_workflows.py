@@ -18,6 +18,7 @@ WIDTH, HEIGHT = 192, 128
 # No multiple of 8 or 64: sizes have to come back exactly all the same.
 CUT_OUT = (180, 132)
 SIZES = {
+    "29 New object in this area (SDXL)": CUT_OUT,
     "21 Variant of your cut-out (SDXL)": CUT_OUT,
     "27 More detail by a second pass (SDXL)": (WIDTH * 3 // 2, HEIGHT * 3 // 2),
     "28 Retouch the colours and enlarge (SDXL)": (WIDTH * 4, HEIGHT * 4),
@@ -29,6 +30,9 @@ STEPS = 2
 
 # What each workflow saves, by the beginning of the file's name.
 SAVES = {
+    "29 New object in this area (SDXL)": {"new_object": "RGB", "new_object_layers": "RGB"},
+    "05 New object in this area (mini)": {"new_object_mini": "RGB", "new_object_mini_layers": "RGB"},
+    "06 Retouch a part of a layer (mini)": {"retouched_mini": "RGBA"},
     "01 Start here - transparent picture, no download (mini)": {"transparent_mini": "RGBA"},
     "02 Foreground, background and both (mini)": {
         "joint_mini_foreground": "RGBA",
