@@ -23,6 +23,8 @@ DEEP_LAYERS = (b"Lr16", b"Lr32")
 EFFECTS = (b"lfx2", b"lmfx", b"lfxs")
 EFFECTS_ARE_OFF = b"masterFXSwitchbool\0"
 FOLDER_BLOCKS = (b"lsct", b"lsdk")
+PATHS = (b"vmsk", b"vsms")
+SOLID = (b"Rd  doub", b"Grn doub", b"Bl  doub")  # in a description of a colour, each before a number from 0 to 255
 TRANSPARENCY, MASK, WHOLE_MASK = -1, -2, -3  # the last: a mask of pixels and one of a path, together
 HIDDEN, MASK_IS_OFF, MASK_HAS_SETTINGS = 2, 2, 16
 PROFILE = 1039
@@ -78,6 +80,8 @@ class Record:
     fill: int = 255
     folder: int = 0
     has_effects: bool = False
+    solid: tuple[float, ...] | None = None  # RGB of a layer that is filled with a colour
+    has_path: bool = False
     mask_box: Box = (0, 0, 0, 0)
     mask_outside: int = 0
     mask_is_off: bool = False
@@ -212,5 +216,14 @@ def _read_block(record: Record, key: bytes, block: Reader) -> None:
         [record.folder] = block.values("I")
         if block.left() >= 8:
             record.mode = block.values("4s4s")[1]
+    elif key == b"SoCo":
+        record.solid = _solid_colour(block.rest())
+    elif key in PATHS:
+        record.has_path = True
     elif key in EFFECTS and EFFECTS_ARE_OFF not in block.rest():
         record.has_effects = True
+
+
+def _solid_colour(description: bytes) -> tuple[float, ...] | None:
+    places = [description.find(name) for name in SOLID]
+    return None if -1 in places else tuple(struct.unpack_from(">d", description, at + 8)[0] / 255.0 for at in places)

@@ -94,10 +94,16 @@ class _Layers:
         top, left, bottom, right = record.box
         colours = range(COLOURS[self.file.mode])
         if top >= bottom or left >= right or any(record.lengths.get(channel, 0) <= 2 for channel in colours):
-            return None
+            return self._filled(record)
         planes = [self._channel(record, channel, record.box) for channel in colours]
         alpha = self._channel(record, TRANSPARENCY, record.box) if TRANSPARENCY in record.lengths else None
         return self._image(planes, alpha), left, top
+
+    def _filled(self, record: Record) -> tuple[Tensor, int, int] | None:
+        """A layer without pixels that is one colour all over; not a shape, whose path would have to be drawn."""
+        if record.solid is None or record.has_path:
+            return None
+        return torch.tensor(record.solid).clamp(0.0, 1.0).repeat(1, self.file.height, self.file.width, 1), 0, 0
 
     def _mask(self, record: Record) -> Mask:
         top, left, bottom, right = record.mask_box

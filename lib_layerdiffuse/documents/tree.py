@@ -21,7 +21,7 @@ MOST_PIXELS = 1 << 28  # 16384 x 16384, the largest canvas of ComfyUI
 
 # What cannot be kept, before the names of the layers that it is about.
 UNKNOWN_MODE = "A blend mode that is not known here is taken as normal"
-EMPTY = "Without a picture and so left out (adjustments, fills, empty layers)"
+EMPTY = "Without pixels and so left out (adjustments, gradients, patterns, empty layers)"
 GROUP_OPACITY = "The opacity of a group is given to each layer in it, which shows where they overlap (merge groups to keep it)"
 GROUP_MODE = "The blend mode of a group is given to its normal layers (merge groups to keep it)"
 GROUP_ISOLATED = "Blends with all that is below it, in the file only within its group (merge groups to keep it)"

@@ -233,6 +233,16 @@ def test_folders_in_folders_that_only_keep_order() -> None:
     assert "Merged without what is below the group" in read(document([ground, *outer], SIZE), MERGE)[1]
 
 
+def test_a_layer_that_is_one_colour_fills_the_canvas() -> None:
+    colour = b"".join(struct.pack(">8sd", name, value) for name, value in ((b"Rd  doub", 255), (b"Grn doub", 51), (b"Bl  doub", 0)))
+    mask = plane(2)
+    layers = [Layer({}, "fill", blocks=[(b"SoCo", colour)], mask=(0, 0, mask, 0, 0, b""))]
+    [found] = read(document(layers, SIZE))[0].layers
+    assert np.abs(found.image[0].numpy() - np.dstack((np.full(SIZE, 1.0), np.full(SIZE, 0.2), np.zeros(SIZE), mask))).max() < 1e-6
+    shape = Layer({}, "shape", blocks=[(b"SoCo", colour), (b"vmsk", bytes(8))])
+    assert "left out (adjustments, gradients, patterns, empty layers): shape" in read(document([*layers, shape], SIZE))[1]
+
+
 def test_what_is_not_kept_is_said() -> None:
     effects = struct.pack(">I", 0) + b"masterFXSwitchbool"
     layers = [
@@ -263,7 +273,7 @@ def test_documents_of_ag_psd(ending: str, groups: str) -> None:
     names = [layer.name for layer in layers.layers]
     inside = {APART: ["masked", "hidden 狐", "base", "clipped"], MERGE: ["folder", "base"]}[groups]
     assert names == ["ground", *inside, "shadowed"]
-    assert "Layer effects" in said and "left out (adjustments, fills, empty layers): inverted" in said
+    assert "Layer effects" in said and "left out (adjustments, gradients, patterns, empty layers): inverted" in said
 
 
 def test_documents_of_psd_tools() -> None:
