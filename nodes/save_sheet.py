@@ -99,7 +99,7 @@ class SaveSheet(io.ComfyNode):
         sprites = [Sprite(cut[0], x, y, (picture.shape[2], picture.shape[1])) for picture, (cut, x, y) in zip(pictures, cuts, strict=True)]
         sizes = [(sprite.image.shape[1], sprite.image.shape[0]) for sprite in sprites]
         sheet = arrange(sizes, layout[0], columns[0], padding[0], power_of_two[0])
-        lines = names if len(names) > 1 else names[0].splitlines()
+        lines = names[0].splitlines() if len(names) == 1 else names
         metadata = workflow_metadata(cls.hidden.prompt, cls.hidden.extra_pnginfo)
         pixels, files = save_sheet(sprites, sheet, padding[0], bleed[0], lines, filename_prefix[0], metadata)
         said = f"{len(sprites)} sprite{'' if len(sprites) == 1 else 's'} on a sheet of {sheet.width}x{sheet.height}"

@@ -1,1 +1,1 @@
-"""Layers and pictures to files that other programs open, and from them: PSD, OpenRaster, PNG. No ComfyUI."""
+"""Layers, frames and pictures to and from files of other programs: PSD, OpenRaster, PNG, sprite sheets, animations. No ComfyUI."""

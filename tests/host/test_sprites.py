@@ -112,7 +112,9 @@ def test_sprites_are_named_by_lines_or_by_a_list_of_prompts(save: Save, base_dir
     assert names(prompts) == ["a fox, red", "a fox, red_01", "x" * 60, "狐", "hero_04"]
 
 
-def test_a_sheet_that_is_too_large_says_so(save: Save) -> None:
+def test_a_sheet_that_cannot_be_says_so(save: Save) -> None:
+    with pytest.raises(Exception, match="no pictures to put on a sheet. Check the node"):
+        save("SaveSheet", **{**sheet_inputs(), "images": []})
     with pytest.raises(Exception, match="16388x44 pixels; 16384 a side .* Save fewer pictures"):
         save("SaveSheet", **{**sheet_inputs(columns=1), "images": [torch.zeros(1, 40, 16384, 4)]})
 
