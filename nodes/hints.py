@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..lib_layerdiffuse.comfyui.files.save_layers import OPENRASTER, PSD
 from ..lib_layerdiffuse.comfyui.models.families import FAMILY_IS_GUESSED
-from ..lib_layerdiffuse.comfyui.save_layers import OPENRASTER, PSD
 from ..lib_layerdiffuse.documents.openraster import OPERATIONS
 from ..lib_layerdiffuse.pixels.blend import GRAIN, NORMAL
 from ..lib_layerdiffuse.pixels.boxes import Box

@@ -6,7 +6,7 @@ from typing import Any
 
 from comfy_api.latest import io, ui
 
-from ..lib_layerdiffuse.comfyui.input_files import document_choices, find_document, fingerprint, load_layers
+from ..lib_layerdiffuse.comfyui.files.input_files import document_choices, find_document, fingerprint, load_layers
 from ..lib_layerdiffuse.comfyui.messages import notes
 from ..lib_layerdiffuse.documents.tree import APART, GROUPS
 from ..lib_layerdiffuse.errors import DiaphaneError

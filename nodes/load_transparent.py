@@ -9,7 +9,7 @@ import torch
 from comfy_api.latest import io, ui
 from torch import Tensor
 
-from ..lib_layerdiffuse.comfyui.input_files import (
+from ..lib_layerdiffuse.comfyui.files.input_files import (
     find_picture,
     find_pictures,
     fingerprint,

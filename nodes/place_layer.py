@@ -8,8 +8,8 @@ from typing import Any
 from comfy_api.latest import io
 from torch import Tensor
 
+from ..lib_layerdiffuse.comfyui.files.previews import preview
 from ..lib_layerdiffuse.comfyui.messages import notes
-from ..lib_layerdiffuse.comfyui.previews import preview
 from ..lib_layerdiffuse.pixels.blend import BLENDS, NORMAL
 from ..lib_layerdiffuse.pixels.boxes import boxes_given, each_in_its_box
 from ..lib_layerdiffuse.pixels.composite import Layer, Layers

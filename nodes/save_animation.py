@@ -5,9 +5,9 @@ from __future__ import annotations
 from comfy_api.latest import io
 from torch import Tensor
 
+from ..lib_layerdiffuse.comfyui.files.output_files import named, workflow_metadata
+from ..lib_layerdiffuse.comfyui.files.save_sprites import save_animation
 from ..lib_layerdiffuse.comfyui.messages import notes
-from ..lib_layerdiffuse.comfyui.output_files import named, workflow_metadata
-from ..lib_layerdiffuse.comfyui.save_sprites import save_animation
 from ..lib_layerdiffuse.documents.animation import LOSSLESS, SUFFIXES, WEBM, WEBP
 from ..lib_layerdiffuse.pixels.straight import with_alpha
 from . import hints, inputs

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..lib_layerdiffuse.comfyui import output_files
+from ..lib_layerdiffuse.comfyui.files import output_files
+from ..lib_layerdiffuse.comfyui.files.save_layers import FORMATS, LAYER_SIDE, PSD, save_layers
 from ..lib_layerdiffuse.comfyui.messages import notes
-from ..lib_layerdiffuse.comfyui.save_layers import FORMATS, LAYER_SIDE, PSD, save_layers
 from ..lib_layerdiffuse.pixels.composite import PHOTOSHOP, Layers
 from ..lib_layerdiffuse.pixels.layer_stack import in_order, named, stacked
 from . import hints, inputs

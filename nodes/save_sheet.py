@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from comfy_api.latest import io
 from torch import Tensor
 
+from ..lib_layerdiffuse.comfyui.files.output_files import named, workflow_metadata
+from ..lib_layerdiffuse.comfyui.files.save_sprites import save_sheet
 from ..lib_layerdiffuse.comfyui.messages import notes
-from ..lib_layerdiffuse.comfyui.output_files import named, workflow_metadata
-from ..lib_layerdiffuse.comfyui.save_sprites import save_sheet
 from ..lib_layerdiffuse.documents.sheet import GRID, LAYOUTS, PACKED, Sprite, arrange
 from ..lib_layerdiffuse.pixels.coverage import NOTHING
 from ..lib_layerdiffuse.pixels.repair import trim as trimmed

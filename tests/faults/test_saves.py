@@ -122,7 +122,7 @@ def test_each_name_that_is_given_fails_once(
     save: Save, output: Path, pack: ModuleType, monkeypatch: pytest.MonkeyPatch, form: str, nth: int
 ) -> None:
     """Files get their names one by one at the end, then a picture of each layer. If the nth cannot, those that have one are whole."""
-    module = importlib.import_module(f"{pack.__name__}.lib_layerdiffuse.comfyui.output_files")
+    module = importlib.import_module(f"{pack.__name__}.lib_layerdiffuse.comfyui.files.output_files")
     replace, done = os.replace, 0
 
     def refuse(source: Path, target: Path) -> None:
@@ -231,7 +231,7 @@ def test_an_error_of_the_code_is_not_taken_for_a_bad_name(save: Save, pack: Modu
     def broken(*_: Any) -> None:
         raise ValueError("a mistake")
 
-    monkeypatch.setattr(importlib.import_module(f"{pack.__name__}.lib_layerdiffuse.comfyui.save_layers"), "write_openraster", broken)
+    monkeypatch.setattr(importlib.import_module(f"{pack.__name__}.lib_layerdiffuse.comfyui.files.save_layers"), "write_openraster", broken)
     with pytest.raises(ValueError, match="a mistake"):
         save("OpenRaster")
 

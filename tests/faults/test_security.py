@@ -33,7 +33,7 @@ NETWORK = {"lib_layerdiffuse/weights/download.py"}  # huggingface_hub's session,
 PICKLE = {"lib_layerdiffuse/weights/read.py"}  # for the name of an error
 WRITES = {
     "lib_layerdiffuse/weights/fetch.py",  # downloads, below the model folder
-    "lib_layerdiffuse/comfyui/output_files.py",  # below output and temp, where the host says
+    "lib_layerdiffuse/comfyui/files/output_files.py",  # below output and temp, where the host says
     "lib_layerdiffuse/documents/openraster.py",  # into the archive that it is given
     "lib_layerdiffuse/documents/animation.py",  # into the file that it is given
 }

@@ -41,8 +41,8 @@ def parts(pack: ModuleType) -> Any:
         composite = modules[f"{pack.__name__}.lib_layerdiffuse.pixels.composite"]
         blend = modules[f"{pack.__name__}.lib_layerdiffuse.pixels.blend"]
         stack = modules[f"{pack.__name__}.lib_layerdiffuse.pixels.layer_stack"]
-        save = modules[f"{pack.__name__}.lib_layerdiffuse.comfyui.save_layers"]
-        files = modules[f"{pack.__name__}.lib_layerdiffuse.comfyui.output_files"]
+        save = modules[f"{pack.__name__}.lib_layerdiffuse.comfyui.files.save_layers"]
+        files = modules[f"{pack.__name__}.lib_layerdiffuse.comfyui.files.output_files"]
 
     return Parts
 

@@ -163,6 +163,6 @@ def test_a_preview_that_fails_stops_nothing(place: Place, pack: ModuleType, monk
     def full(*_: Any, **__: Any) -> None:
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(sys.modules[f"{pack.__name__}.lib_layerdiffuse.comfyui.previews"].ui, "PreviewImage", full)
+    monkeypatch.setattr(sys.modules[f"{pack.__name__}.lib_layerdiffuse.comfyui.files.previews"].ui, "PreviewImage", full)
     output = place(torch.ones(1, 8, 8, 4))
     assert len(output.result[0].layers) == 1 and output.ui.keys() == {"text"}

@@ -122,7 +122,7 @@ def test_a_sheet_that_cannot_be_says_so(save: Save) -> None:
 def test_sheet_and_atlas_appear_together_or_not_at_all(
     save: Save, pack: ModuleType, base_directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    files = sys.modules[f"{pack.__name__}.lib_layerdiffuse.comfyui.output_files"]
+    files = sys.modules[f"{pack.__name__}.lib_layerdiffuse.comfyui.files.output_files"]
     replace, refused = os.replace, []
 
     def refuse(source: Path, target: Path) -> None:

@@ -33,7 +33,7 @@ async def comfy_entrypoint() -> ComfyExtension:
             dataclasses.replace(file, repo="some/repo", revision="abc", size=None, sha256=digest) if file.name == NAME else file
             for file in catalogue.CATALOGUE
         )
-    for files in modules("comfyui.output_files"):
+    for files in modules("comfyui.files.output_files"):
         files.os = Dying(files.os)
     return Trouble()
 

@@ -13,12 +13,12 @@ import torch
 from comfy.model_management import throw_exception_if_processing_interrupted
 from torch import Tensor
 
-from ..documents.pictures import read_frames
-from ..documents.read_openraster import read_openraster
-from ..documents.tree import Document
-from ..errors import DiaphaneError
-from ..pixels.composite import Layers
-from ..pixels.straight import with_alpha
+from ...documents.pictures import read_frames
+from ...documents.read_openraster import read_openraster
+from ...documents.tree import Document
+from ...errors import DiaphaneError
+from ...pixels.composite import Layers
+from ...pixels.straight import with_alpha
 
 DOCUMENTS = (".psd", ".psb", ".ora")
 PICTURES = (".png", ".apng", ".webp", ".gif", ".avif", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp", ".tga")
@@ -104,7 +104,7 @@ def _read_document(file: BinaryIO) -> Document:
     if mark != PHOTOSHOP:
         raise DiaphaneError("it is neither a Photoshop nor an OpenRaster file. Export it as one of them.")
     try:
-        from ..documents.read_psd import read_psd
+        from ...documents.read_psd import read_psd
 
         return read_psd(file)
     except ModuleNotFoundError as error:

@@ -10,12 +10,12 @@ import torch
 from comfy_api.latest import ui
 from PIL import Image, ImageDraw
 
-from ..documents.bytes import to_bytes
-from ..pixels.backdrop import over_backdrop
-from ..pixels.boxes import Box
-from ..pixels.composite import PHOTOSHOP, Layers
-from ..pixels.layer_stack import thinned, whereabouts
-from ..pixels.straight import with_alpha
+from ...documents.bytes import to_bytes
+from ...pixels.backdrop import over_backdrop
+from ...pixels.boxes import Box
+from ...pixels.composite import PHOTOSHOP, Layers
+from ...pixels.layer_stack import thinned, whereabouts
+from ...pixels.straight import with_alpha
 
 logger = logging.getLogger("diaphane")
 

@@ -20,11 +20,11 @@ import folder_paths
 import numpy as np
 from PIL import Image
 
-from ..documents.bytes import flat_bytes, reduced, to_bytes
-from ..documents.openraster import COMPRESS_LEVEL, text_chunks, write_openraster
-from ..errors import DiaphaneError
-from ..pixels.blend import NORMAL
-from ..pixels.composite import PHOTOSHOP, Layers, common_batch
+from ...documents.bytes import flat_bytes, reduced, to_bytes
+from ...documents.openraster import COMPRESS_LEVEL, text_chunks, write_openraster
+from ...errors import DiaphaneError
+from ...pixels.blend import NORMAL
+from ...pixels.composite import PHOTOSHOP, Layers, common_batch
 from .output_files import Metadata, Result, explaining, listed, output_place, whole_file
 
 PSD = "PSD"
@@ -77,7 +77,7 @@ def _writer(form: str) -> Writer:
     if form == OPENRASTER:
         return write_openraster
     try:
-        from ..documents.psd import write_psd  # psd-tools takes a while to import
+        from ...documents.psd import write_psd  # psd-tools takes a while to import
     except ModuleNotFoundError as error:
         raise DiaphaneError(
             f"PSD files need the Python package psd-tools, but {error.name} is missing. Install Diaphane's requirements.txt, "

@@ -13,8 +13,8 @@ from typing import Any, BinaryIO
 import folder_paths
 from comfy.cli_args import args
 
-from ..errors import DiaphaneError
-from ..weights.errors import DISK_FULL
+from ...errors import DiaphaneError
+from ...weights.errors import DISK_FULL
 
 TOO_MUCH = (*DISK_FULL, errno.EFBIG)  # the last: a file larger than the file system allows
 
