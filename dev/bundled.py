@@ -9,15 +9,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from PIL import Image, ImageDraw
 
 from dev.comfyui import ROOT
 from dev.stand_ins.swap import swap_prompt
-from lib_layerdiffuse.documents.bytes import flat_bytes
-from lib_layerdiffuse.documents.psd import write_psd
-from lib_layerdiffuse.pixels.composite import Layer, Layers
 
 Json = dict[str, Any]
 
@@ -97,6 +92,13 @@ def draw_document(path: Path, width: int, height: int) -> Path:
 
 def write_document(path: Path, **layers: Image.Image) -> Path:
     """Writes a PSD of pictures, the lowest first."""
+    import numpy as np  # these take a while, and most who are here need none of them
+    import torch
+
+    from lib_layerdiffuse.documents.bytes import flat_bytes
+    from lib_layerdiffuse.documents.psd import write_psd
+    from lib_layerdiffuse.pixels.composite import Layer, Layers
+
     pictures = {name: torch.from_numpy(np.asarray(picture, np.float32) / 255.0)[None] for name, picture in layers.items()}
     width, height = next(iter(layers.values())).size
     stack = Layers(height, width, tuple(Layer(picture, name=name) for name, picture in pictures.items()))

@@ -7,7 +7,7 @@ from typing import IO
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, ImageSequence
+from PIL import Image, ImageFile, ImageOps, ImageSequence
 from torch import Tensor
 
 from .tree import check_size
@@ -42,7 +42,7 @@ def _shallow(image: Image.Image) -> np.ndarray:
     return np.asarray(ImageOps.exif_transpose(image).convert("RGBA" if transparent else "RGB"), np.float32) / 255.0
 
 
-def _deep(image: Image.Image, file: IO[bytes]) -> np.ndarray | None:
+def _deep(image: ImageFile.ImageFile, file: IO[bytes]) -> np.ndarray | None:
     """A picture of 16 bits; None if it has 8."""
     if image.format != "PNG" or getattr(image, "n_frames", 1) > 1:
         return None
@@ -64,6 +64,6 @@ def _deep(image: Image.Image, file: IO[bytes]) -> np.ndarray | None:
     return (values / 65535.0).astype(np.float32)
 
 
-def _read_as(image: Image.Image, how: str) -> np.ndarray:
-    image.tile = [(*image.tile[0][:3], how)]
+def _read_as(image: ImageFile.ImageFile, how: str) -> np.ndarray:
+    image.tile = [(*image.tile[0][:3], how)]  # pyright: ignore[reportAttributeAccessIssue] - Pillow takes any tuple
     return np.asarray(ImageOps.exif_transpose(image), np.float32)

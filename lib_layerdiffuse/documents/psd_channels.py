@@ -18,10 +18,8 @@ LINEAR_DEPTH = 32  # such a document holds linear light
 BLACK_POINT = 0x2000  # littleCMS: black of the one becomes black of the other, as in Photoshop
 
 # CIE Lab of D50 to linear sRGB, whose white is D65: XYZ by Bradford's adaptation (Lindbloom).
-WHITE = np.array((0.96422, 1.0, 0.82521), np.float32)
-XYZ_TO_RGB = np.array(
-    ((3.1338561, -1.6168667, -0.4906146), (-0.9787684, 1.9161415, 0.0334540), (0.0719453, -0.2289914, 1.4052427)), np.float32
-)
+WHITE = (0.96422, 1.0, 0.82521)
+XYZ_TO_RGB = ((3.1338561, -1.6168667, -0.4906146), (-0.9787684, 1.9161415, 0.0334540), (0.0719453, -0.2289914, 1.4052427))
 
 
 def decode(data: bytes, height: int, width: int, depth: int, version: int) -> np.ndarray:
@@ -64,19 +62,18 @@ def _numbers(rows: np.ndarray, width: int, depth: int, predicted: bool) -> np.nd
     return np.clip(np.nan_to_num(values), 0.0, 1.0)
 
 
-def to_rgb(channels: Sequence[np.ndarray], mode: int, depth: int, profile: bytes, palette: bytes = b"") -> np.ndarray:
-    """The colour channels of a mode, [H, W] each -> [H, W, 3] in 0 to 1, sRGB, float32."""
-    colour = np.stack(channels, axis=-1)
+def to_rgb(channels: Sequence[np.ndarray], mode: int, depth: int, profile: bytes, palette: bytes = b"") -> list[np.ndarray]:
+    """The colour channels of a mode, [H, W] each -> red, green and blue in 0 to 1, sRGB, float32."""
     if mode == CMYK:
-        return _from_ink(colour, profile)
+        return _from_ink(channels, profile)
     if mode == LAB:
-        return _from_lab(colour, depth)
+        return _from_lab(channels, depth)
     if mode == INDEXED:
-        table = np.frombuffer(palette, np.uint8, 768).reshape(3, 256).T
-        return table[(colour[..., 0] * 255.0 + 0.5).astype(np.uint8)].astype(np.float32) / 255.0
+        index = (channels[0] * 255.0 + 0.5).astype(np.uint8)
+        return [table[index].astype(np.float32) / 255.0 for table in np.frombuffer(palette, np.uint8, 768).reshape(3, 256)]
     if depth == LINEAR_DEPTH:
-        colour = _to_srgb(colour)
-    return np.broadcast_to(colour, (*colour.shape[:2], 3))
+        channels = [_to_srgb(channel) for channel in channels]
+    return [*channels] * (3 // len(channels))
 
 
 def profile_name(profile: bytes) -> str:
@@ -87,25 +84,29 @@ def profile_name(profile: bytes) -> str:
         return ""
 
 
-def _from_ink(colour: np.ndarray, profile: bytes) -> np.ndarray:
+def _from_ink(channels: Sequence[np.ndarray], profile: bytes) -> list[np.ndarray]:
     """CMYK, of which 1 is no ink, by the document's profile; without one, each ink takes its part of the light."""
     if not profile_name(profile):
-        return colour[..., :3] * colour[..., 3:]
-    ink = Image.fromarray(255 - (colour * 255.0 + 0.5).astype(np.uint8), "CMYK")
+        return [channel * channels[3] for channel in channels[:3]]
+    ink = Image.merge("CMYK", [Image.fromarray(255 - (channel * 255.0 + 0.5).astype(np.uint8)) for channel in channels])
     source = ImageCms.ImageCmsProfile(BytesIO(profile))
     intent = ImageCms.Intent.RELATIVE_COLORIMETRIC
     transform = ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), "CMYK", "RGB", intent, BLACK_POINT)
     converted = ImageCms.applyTransform(ink, transform)
-    return np.asarray(converted, np.float32) / 255.0
+    return [np.asarray(band, np.float32) / 255.0 for band in converted.split()]
 
 
-def _from_lab(colour: np.ndarray, depth: int) -> np.ndarray:
-    lightness = (colour[..., 0] * 100.0 + 16.0) / 116.0
+def _from_lab(channels: Sequence[np.ndarray], depth: int) -> list[np.ndarray]:
+    lightness = (channels[0] * 100.0 + 16.0) / 116.0
     whole = 255.0 if depth == 8 else 65535.0 / 256.0  # 128 is no colour, or 32768
-    a, b = (colour[..., channel] * whole - 128.0 for channel in (1, 2))
-    roots = np.stack((lightness + a / 500.0, lightness, lightness - b / 200.0), axis=-1)
-    xyz = np.where(roots > 6.0 / 29.0, roots**3, (roots - 4.0 / 29.0) * (108.0 / 841.0)) * WHITE
-    return _to_srgb(xyz @ XYZ_TO_RGB.T)
+    a, b = (channel * whole - 128.0 for channel in channels[1:])
+    roots = (lightness + a / 500.0, lightness, lightness - b / 200.0)
+    x, y, z = (_from_root(root) * white for root, white in zip(roots, WHITE, strict=True))
+    return [_to_srgb(by_x * x + by_y * y + by_z * z) for by_x, by_y, by_z in XYZ_TO_RGB]
+
+
+def _from_root(root: np.ndarray) -> np.ndarray:
+    return np.where(root > 6.0 / 29.0, root**3, (root - 4.0 / 29.0) * (108.0 / 841.0))
 
 
 def _to_srgb(linear: np.ndarray) -> np.ndarray:

@@ -123,7 +123,7 @@ class _Layers:
 
     def _image(self, planes: list[np.ndarray], alpha: np.ndarray | None) -> Tensor:
         rgb = to_rgb(planes, self.file.mode, self.file.depth, self.file.profile, self.file.palette)
-        return torch.from_numpy(rgb.copy() if alpha is None else np.concatenate((rgb, alpha[..., None]), axis=-1))[None]
+        return torch.from_numpy(np.stack(rgb if alpha is None else [*rgb, alpha], axis=-1))[None]
 
     def _flat(self) -> Part:
         """The whole picture of a document without layers."""
