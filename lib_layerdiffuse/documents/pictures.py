@@ -22,8 +22,8 @@ GREY = "I;16B"
 def read_frames(file: IO[bytes]) -> Iterator[Tensor]:
     """The pictures in a file, [H, W, 3 or 4] each, straight alpha, float32; several if it is animated. Turned as its EXIF says.
 
-    Four channels if it says anything about transparency. Raises DiaphaneError
-    for one that is too large; a file that is no picture raises others.
+    Four channels if it says anything about transparency. Raises DiaphaneError for one that is too large; a file that is no picture
+    raises others.
     """
     image = Image.open(file)
     check_size(image.height, image.width)
