@@ -42,6 +42,38 @@ def test_pictures_and_layers_may_be_mixed(node_classes: NodeClasses) -> None:
     assert torch.equal(from_picture, image)
 
 
+def test_layers_of_comfyui_go_wherever_layers_go(node_classes: NodeClasses) -> None:
+    glass = placed(node_classes, picture(8, 8, 2), x=3, y=4, opacity=0.5, mode="screen", name="glass")
+    ground = picture(24, 32)[..., :3]
+    expected, stack = run(node_classes, "Composite", layers={"layer0": ground, "layer1": glass})
+    [[document]] = run(node_classes, "ToCore", layers={"layer0": stack})
+    assert type(document) is dict and document["canvas"] == (32, 24) and document["layers"][1]["blend_mode"] == "screen"
+    # As Add Layer does it.
+    document = {"version": 1, "layers": [*document["layers"], {"image": picture(4, 4), "type": "raster", "x": 30, "y": 1, "z_index": 0}]}
+    [back] = run(node_classes, "FromCore", layers=document)
+    assert [layer.name for layer in back.layers] == ["", "glass", ""] and (back.width, back.height) == (34, 24)
+    for layers in ({"layer0": document}, {"layer0": back}):
+        image, _ = run(node_classes, "Composite", layers=layers)
+        assert torch.equal(image[:, :24, :30, :3], expected[:, :, :30]) and image.shape == (1, 24, 34, 4)
+    image, _ = run(node_classes, "Composite", background=document, layers={"layer0": picture(1, 1)})
+    assert image.shape == (1, 24, 34, 4)
+
+
+def test_each_picture_of_a_batch_is_a_document(node_classes: NodeClasses) -> None:
+    layers = {"layer0": picture(6, 7)[..., :3], "layer1": picture(6, 7, batch=3)}
+    for number, rows in ((0, range(3)), (2, [1])):
+        [documents] = run(node_classes, "ToCore", layers=layers, picture=number)
+        assert [document["layers"][1]["image"][0].tolist() for document in documents] == [layers["layer1"][row].tolist() for row in rows]
+    with pytest.raises(Exception, match="no picture 4 in a batch of 3"):
+        run(node_classes, "ToCore", layers=layers, picture=4)
+
+
+def test_the_editors_blending_is_another(node_classes: NodeClasses) -> None:
+    layers = {"layer0": torch.ones(1, 4, 4, 3), "layer1": placed(node_classes, torch.zeros(1, 4, 4, 3), opacity=0.5)}
+    grey, editor = (run(node_classes, "Composite", layers=layers, blending=how)[0] for how in ("as Photoshop", "as ComfyUI's editor"))
+    assert torch.allclose(grey, torch.tensor(0.5)) and torch.allclose(editor, torch.tensor(0.735), atol=1e-3)
+
+
 def test_ten_layers_come_in_the_order_of_their_numbers(node_classes: NodeClasses) -> None:
     layers = {f"layer{index}": torch.full((1, 4, 4, 3), index / 20) for index in reversed(range(12))}
     image, stack = run(node_classes, "Composite", layers=layers)
