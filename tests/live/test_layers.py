@@ -1,4 +1,4 @@
-"""Layers through a running server: saved files, the blueprints, ten layers in ten boxes."""
+"""Layers through a running server: saved files, the blueprints, layers in as many boxes."""
 
 from __future__ import annotations
 
@@ -89,14 +89,15 @@ def test_the_host_offers_the_blueprints(server: ComfyServer, name: str) -> None:
     assert entry["source"] == "custom_node" and json.loads(entry["data"]) == blueprint(name)
 
 
+@pytest.mark.parametrize("count", [3, pytest.param(10, marks=pytest.mark.full)])
 @pytest.mark.parametrize("name", BLUEPRINTS)
-def test_ten_layers_are_ten_boxes(server: ComfyServer, name: str) -> None:
-    paths = by_prefix(server.outputs(server.queue(ten_boxes(name))))
-    document = PSDImage.open(paths["ten"])
-    assert [layer.name for layer in document] == ["Background", *map(str, range(10))]
-    assert differences(np.array(document.topil().convert("RGB")), picture(paths["scene9"])).max() <= 1
+def test_layers_are_boxes_in_a_row(server: ComfyServer, name: str, count: int) -> None:
+    paths = by_prefix(server.outputs(server.queue(boxes(name, count))))
+    document = PSDImage.open(paths["all"])
+    assert [layer.name for layer in document] == ["Background", *map(str, range(count))]
+    assert differences(np.array(document.topil().convert("RGB")), picture(paths[f"scene{count - 1}"])).max() <= 1
     before = picture(paths["ground"])
-    for index in range(10):
+    for index in range(count):
         layer, scene = picture(paths[f"layer{index}"]), picture(paths[f"scene{index}"])
         assert layer.shape == (*SIZE, 4) and scene.shape == (*SIZE, 3)
         allowed = area_mask() if index % 2 else np.ones(SIZE, bool)
@@ -113,8 +114,8 @@ def area_mask() -> np.ndarray:
     return mask
 
 
-def ten_boxes(name: str) -> Json:
-    """A blueprint ten times in a row on a plain ground, every other one confined to an area, and savers for all that comes out."""
+def boxes(name: str, count: int) -> Json:
+    """A blueprint several times in a row on a plain ground, every other one confined to an area, and savers for all that comes out."""
     exported = bundled.prompt(name)
     models, ground, area, layer, scene, layers = (node_id for node_id in exported if ":" not in node_id)
     prompt = {
@@ -126,7 +127,7 @@ def ten_boxes(name: str) -> Json:
         "ground": save([ground, 0], "ground"),
     }
     before = [ground, 0]
-    for index in range(10):
+    for index in range(count):
         copied = json.loads(json.dumps(exported).replace('"1:', f'"{index}:'))
         box = {node_id: entry for node_id, entry in copied.items() if ":" in node_id}
         for entry in box.values():
@@ -140,5 +141,5 @@ def ten_boxes(name: str) -> Json:
             f"scene{index}": save(copied[scene]["inputs"]["images"], f"scene{index}"),
         }
         before = copied[layers]["inputs"]["layers.layer0"]
-    prompt["ten"] = node("DiaphaneSaveLayers", filename_prefix="ten", format="PSD", names="", **{"layers.layer0": before})
+    prompt["all"] = node("DiaphaneSaveLayers", filename_prefix="all", format="PSD", names="", **{"layers.layer0": before})
     return prompt

@@ -36,8 +36,7 @@ def rgba(size: Sequence[int], count: int = 1) -> list[tuple[str, tuple[int, int]
     return [("RGBA", (size[0], size[1]))] * count
 
 
-@pytest.mark.parametrize("count", [1, 3])
-@pytest.mark.parametrize("size", [(512, 512), (1000, 700), (64, 1088)], ids=lambda size: f"{size[0]}x{size[1]}")
+@pytest.mark.parametrize(("size", "count"), [((512, 512), 1), ((1000, 700), 1), ((64, 1088), 3)], ids=str)
 def test_encode_and_decode_give_the_same_size_back(server: ComfyServer, size: tuple[int, int], count: int) -> None:
     prompt = {
         "loader": loader("SDXL"),
