@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import comfy.model_management
@@ -57,6 +59,15 @@ def test_layers_go_out_and_come_back(node_classes: dict[str, Any], form: str) ->
         run(node_classes, "LoadLayers", file=name, groups="merge", pick="")
     with pytest.raises(Exception, match="no layer 'cat'. Write one of these into pick: ground, fox, tree"):
         run(node_classes, "LoadLayers", file=name, groups="merge", pick="cat")
+
+
+def test_says_what_a_psd_needs(node_classes: dict[str, Any], pack: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    layers = {"layer0": picture(5, 7)}
+    [saved] = run(node_classes, "SaveLayers", layers=layers, filename_prefix="without", format="PSD", names="").ui["files"]
+    monkeypatch.delitem(sys.modules, f"{pack.__name__}.lib_layerdiffuse.documents.psd")
+    monkeypatch.setitem(sys.modules, "psd_tools.psd", None)
+    with pytest.raises(Exception, match="psd-tools, but psd_tools.psd is missing. Install .* or save it as OpenRaster"):
+        run(node_classes, "LoadLayers", file=f"{saved['filename']} [output]", groups="merge", pick="")
 
 
 def test_a_picture_with_its_alpha(node_classes: dict[str, Any], base_directory: Path) -> None:
