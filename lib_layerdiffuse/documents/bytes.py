@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..pixels.composite import PHOTOSHOP, Layers
+from ..pixels.composite import PHOTOSHOP, Layer, Layers, inside
 
 ROWS = 256  # of a picture that are worked on at a time
 
@@ -30,6 +30,19 @@ def flat_bytes(layers: Layers, blending: str = PHOTOSHOP) -> np.ndarray:
     for index, pixels in enumerate(strips, start=1):
         flat[index * ROWS : (index + 1) * ROWS] = to_bytes(pixels)
     return flat
+
+
+def layer_bytes(layer: Layer, height: int, width: int) -> np.ndarray:
+    """The first picture of a layer in its place on an empty canvas, its opacity in its alpha: [height, width, 4] in 0 to 255."""
+    canvas = np.zeros((height, width, 4), np.uint8)
+    (top, bottom), (left, right) = inside(layer.y, layer.image.shape[1], height), inside(layer.x, layer.image.shape[2], width)
+    if top >= bottom or left >= right:
+        return canvas
+    pixels = to_bytes(layer.image[0, top:bottom, left:right])
+    part = canvas[top + layer.y : bottom + layer.y, left + layer.x : right + layer.x]
+    part[..., 3] = np.rint(pixels[..., 3] * np.float32(layer.opacity)) if pixels.shape[2] == 4 else round(255 * layer.opacity)
+    np.copyto(part[..., :3], pixels[..., :3], where=part[..., 3:] > 0)
+    return canvas
 
 
 def reduced(picture: np.ndarray, side: int) -> Image.Image:

@@ -10,7 +10,6 @@ import struct
 import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -20,10 +19,9 @@ import folder_paths
 import numpy as np
 from PIL import Image
 
-from ...documents.bytes import flat_bytes, reduced, to_bytes
+from ...documents.bytes import flat_bytes, layer_bytes, reduced, to_bytes
 from ...documents.openraster import COMPRESS_LEVEL, text_chunks, write_openraster
 from ...errors import DiaphaneError
-from ...pixels.blend import NORMAL
 from ...pixels.composite import PHOTOSHOP, Layers, common_batch
 from .output_files import Metadata, Result, explaining, listed, output_place, whole_file
 
@@ -122,10 +120,10 @@ def _show_layers(stem: str, layers: Layers, metadata: Metadata) -> list[Result]:
         os.makedirs(temporary, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix=f"{stem}_", dir=temporary))
         for layer, name in zip(layers.layers, file_names(layers), strict=True):
-            alone = replace(layers, layers=(replace(layer, mode=NORMAL, visible=True),))
+            picture = reduced(layer_bytes(layer, layers.height, layers.width), LAYER_SIDE)
             path = folder / f"{name}.png"
             with whole_file(path) as file:
-                reduced(flat_bytes(alone), LAYER_SIDE).save(file, "PNG", pnginfo=text_chunks(metadata), compress_level=1)
+                picture.save(file, "PNG", pnginfo=text_chunks(metadata), compress_level=1)
             shown.append(listed(path, folder.name, "temp"))
     return shown
 
