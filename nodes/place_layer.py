@@ -178,8 +178,10 @@ class PlaceLayer(io.ComfyNode):
         else:
             picture, left, top = place(flipped, scale, rotation)
             placed = [(picture, x + left, y + top)]
-        names = [f"{name} {number}" for number in range(1, len(placed) + 1)] if name and len(placed) > 1 else [name] * len(placed)
-        layers = [Layer(picture, name, mode, opacity, *corner) for name, (picture, *corner) in zip(names, placed, strict=True)]
+        layers = [
+            Layer(picture, f"{name} {number}" if name and len(placed) > 1 else name, mode, opacity, left, top)
+            for number, (picture, left, top) in enumerate(placed, start=1)
+        ]
         stack = Layers(height, width, tuple(layers))
 
         said = [hints.place_of(*found, known=below is not None) for found in whereabouts(stack)]

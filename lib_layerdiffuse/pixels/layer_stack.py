@@ -97,7 +97,7 @@ def whereabouts(layers: Layers, above: int = 0) -> list[tuple[str, Box, float]]:
 
 
 def _share_outside(layer: Layer, box: Box, canvas: Layers) -> float:
-    """How much of the object of a layer, whose box is given, lies beside the canvas: 0 to 1."""
+    """How much of the object of a layer, whose box is given, lies beside the canvas: 0 to 1, in hundredths."""
     (top, bottom), (left, right) = inside(int(box.y), int(box.height), canvas.height), inside(int(box.x), int(box.width), canvas.width)
     if top >= bottom or left >= right:
         return 1.0
@@ -105,7 +105,7 @@ def _share_outside(layer: Layer, box: Box, canvas: Layers) -> float:
         return 0.0
     seen = visible(layer.image).float() if layer.image.shape[-1] == 4 else torch.ones_like(layer.image[..., 0])
     part = seen[:, max(0, -layer.y) : canvas.height - layer.y, max(0, -layer.x) : canvas.width - layer.x]
-    return 1.0 - float(part.sum() / seen.sum().clamp(min=1.0))
+    return round(1.0 - float(part.sum() / seen.sum().clamp(min=1.0)), 2)
 
 
 def thinned(layers: Layers, step: int) -> Layers:

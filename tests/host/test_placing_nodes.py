@@ -139,11 +139,11 @@ def shown(output: Any) -> Image.Image:
 def test_the_node_shows_the_picture_so_far_and_says_where_the_layer_lies(place: Place) -> None:
     square = torch.zeros(1, 40, 40, 4)
     square[:, 10:30, 10:30] = 1.0
-    output = place(square, name="Star", x=100, y=150)
-    assert output.ui["text"] == ["Star: x 100, y 150, 20x20 px, 50% of it outside the canvas."]
+    output = place(square, name="Star", x=230, y=100)
+    assert output.ui["text"] == ["Star: x 230, y 100, 20x20 px, 50% of it outside the canvas."]
     picture = shown(output)
     assert picture.size == (240, 160) and picture.mode == "RGB"
-    assert (picture.getpixel((110, 150)), picture.getpixel((110, 149))) == ((255, 255, 255), (0, 0, 0))
+    assert (picture.getpixel((235, 100)), picture.getpixel((235, 99))) == ((255, 255, 255), (0, 0, 0))
     there = [picture.getpixel((5, 5))[channel] / 255 for channel in range(3)]
     assert there == pytest.approx(CANVAS[0, 5, 5].tolist(), abs=1 / 255)
     assert place(square, x=100, canvas=None).ui["text"] == ["Layer 1: x 100, y 0, 20x20 px."]
@@ -157,6 +157,14 @@ def test_a_large_composition_is_shown_small_with_all_new_layers_framed(place: Pl
     picture = shown(output)
     assert picture.size == (500, 200) and output.ui["text"] == []
     assert picture.getpixel((240, 34)) == (255, 255, 255) and picture.getpixel((240, 33)) == (0, 0, 0)
+
+
+def test_a_layer_beside_the_canvas_is_named_in_the_picture(place: Place, node_classes: dict[str, Any]) -> None:
+    layer = place(torch.ones(1, 40, 40, 4), name="Star", x=500, y=-90).result[0]
+    output = node_classes["DiaphaneComposite"].execute(background=torch.full((1, 160, 240, 3), 0.5), layers={"layer0": layer})
+    least, most = shown(output).convert("L").crop((100, 0, 240, 20)).getextrema()
+    assert least == 0 and most > 200
+    assert output.ui["text"][0].startswith("Off the canvas of 240x160 and so not to be seen: Star.")
 
 
 def test_a_preview_that_fails_stops_nothing(place: Place, pack: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -44,6 +44,9 @@ def _frame(draw: ImageDraw.ImageDraw, text: str, box: Box) -> None:
     draw.rectangle((left, top, left + box.width - 1, top + box.height - 1), outline="white")
     # Pillow's own font has no other letters.
     latin = text.encode("latin-1", "replace").decode("latin-1")
-    corner = max(left, 0) + 3, max(top, 0) + 2
+    _, _, right, bottom = draw.textbbox((0, 0), latin)
+    width, height = draw.im.size
+    # Inside the frame, and inside the picture even if the frame is not.
+    corner = max(0, min(left + 3, width - right - 1)), max(0, min(top + 2, height - bottom - 1))
     draw.rectangle(draw.textbbox(corner, latin), fill="black", outline="black")
     draw.text(corner, latin, fill="white")
