@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 import re
 import struct
-import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -117,14 +115,15 @@ def _show_layers(stem: str, layers: Layers, metadata: Metadata) -> list[Result]:
     temporary = folder_paths.get_temp_directory()
     shown = []
     with explaining(temporary):
-        os.makedirs(temporary, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=f"{stem}_", dir=temporary))
+        # A folder of its own, so that the files have the names of the layers alone.
+        _, name, counter, *_ = folder_paths.get_save_image_path(f"{stem}_layers", temporary)
+        folder, _, _, subfolder, _ = folder_paths.get_save_image_path(f"{name}_{counter:05}_/{name}", temporary)
         for layer, name in zip(layers.layers, file_names(layers), strict=True):
             picture = reduced(layer_bytes(layer, layers.height, layers.width), LAYER_SIDE)
-            path = folder / f"{name}.png"
+            path = Path(folder, f"{name}.png")
             with whole_file(path) as file:
                 picture.save(file, "PNG", pnginfo=text_chunks(metadata), compress_level=1)
-            shown.append(listed(path, folder.name, "temp"))
+            shown.append(listed(path, subfolder, "temp"))
     return shown
 
 
