@@ -19,6 +19,8 @@ SAME = {
     "fr": {"image", "latent", "gamma"},
     "es": {"gamma"},
     "de": {"LayerDiffuse Transparent"},
+    "it": {"area", "file", "gamma"},
+    "tr": {"model"},
 }
 # Short for something in any language, so that a text may be nothing else.
 INTERNATIONAL = {"VAE", "CLIP", "Latent", "RGB", "RGBA"}
