@@ -30,6 +30,7 @@ SCRIPTS = {
     "ja": "\u3040-\u30ff\u4e00-\u9fff",
     "ko": "\uac00-\ud7af",
     "ru": "\u0400-\u04ff",
+    "he": "\u0590-\u05ff",
 }
 NUMBER = re.compile(r"\d+(?:\.\d+)?")
 LITERAL = re.compile(
