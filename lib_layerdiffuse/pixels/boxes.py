@@ -52,20 +52,20 @@ def visible_box(image: Tensor) -> Box:
     there = visible(image).any(dim=0) if image.shape[-1] == 4 else None
     if there is None or not there.any():
         return Box(0, 0, image.shape[2], image.shape[1])
-    return _around(there)
+    return box_around(there)
 
 
-def _around(there: Tensor) -> Box:
-    """The box of what is true in [H, W]."""
+def box_around(there: Tensor) -> Box:
+    """The box of what is true in [H, W], somewhere at least."""
     rows, columns = there.any(dim=1).nonzero(), there.any(dim=0).nonzero()
     left, top = int(columns.min()), int(rows.min())
     return Box(left, top, int(columns.max()) + 1 - left, int(rows.max()) + 1 - top)
 
 
-def cut_to(image: Tensor, box: Box, margin: int) -> Tensor:
-    """The part of a picture [B, H, W, C] in a box of whole pixels, and a margin as far as there is one."""
+def cut_to(image: Tensor, box: Box, margin: int) -> tuple[Tensor, int, int]:
+    """The part of a picture [B, H, W, C] in a box of whole pixels, and a margin as far as there is one: (picture, x, y of its corner)."""
     top, left = max(0, int(box.y) - margin), max(0, int(box.x) - margin)
-    return image[:, top : int(box.y + box.height) + margin, left : int(box.x + box.width) + margin]
+    return image[:, top : int(box.y + box.height) + margin, left : int(box.x + box.width) + margin], left, top
 
 
 def boxes_given(box: Any, into: Tensor | None, height: int, width: int) -> list[Box] | None:
@@ -90,7 +90,7 @@ def read_boxes(value: Any) -> list[Box]:
             f"A box (BOUNDING_BOX) has x, y, width and height in pixels, got {value!r:.100}. Connect bboxes of Create Bounding Boxes."
         )
     box = Box(*numbers)
-    if not (max(abs(box.x), abs(box.y)) <= LARGEST and 1 <= box.width <= LARGEST and 1 <= box.height <= LARGEST):
+    if not (abs(box.x) <= LARGEST and abs(box.y) <= LARGEST and 1 <= box.width <= LARGEST and 1 <= box.height <= LARGEST):
         raise DiaphaneError(f"A box is 1 to {LARGEST} px large and lies as near to the canvas, got {box}. Draw it anew.")
     return [box]
 
@@ -104,7 +104,7 @@ def boxes_around(mask: Tensor, height: int, width: int) -> list[Box]:
     for plane in mask_planes(mask)[:, 0] > NOTHING:
         if not plane.any():
             raise DiaphaneError(f"Nothing is painted in a mask of {list(mask.shape)}. Paint where the object is to be: 1 = here.")
-        box, down, across = _around(plane), height / plane.shape[0], width / plane.shape[1]
+        box, down, across = box_around(plane), height / plane.shape[0], width / plane.shape[1]
         boxes.append(Box(box.x * across, box.y * down, box.width * across, box.height * down))
     return boxes
 

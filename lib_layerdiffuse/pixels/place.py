@@ -82,7 +82,7 @@ def fit_object(image: Tensor, box: Box, fit: str = CONTAIN, degrees: float = 0.0
 
 
 def _cut_out(image: Tensor, degrees: float) -> Tensor:
-    return place(cut_to(image, visible_box(image), MARGIN), degrees=degrees)[0]
+    return place(cut_to(image, visible_box(image), MARGIN)[0], degrees=degrees)[0]
 
 
 def _factors(image: Tensor, box: Box, fit: str) -> tuple[float, float]:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ..errors import DiaphaneError
 from .bleed import bleed_rgb
+from .boxes import box_around, cut_to
 
 TRACE = 1e-3  # least weight of colour, for where there is no inside, as in lines one pixel wide
 INVISIBLE = 0.5 / 255  # alpha that a file of 8 bits holds as 0
@@ -68,13 +69,4 @@ def trim(rgba: Tensor, margin: int = 0, threshold: float = INVISIBLE) -> tuple[T
     Only alpha above `threshold` is kept. One box holds all pictures of a batch. A wholly transparent picture stays as it is.
     """
     there = (rgba[..., 3] > threshold).any(dim=0)
-    if not there.any():
-        return rgba, 0, 0
-    top, bottom = _extent(there.any(dim=1), margin)
-    left, right = _extent(there.any(dim=0), margin)
-    return rgba[:, top:bottom, left:right], left, top
-
-
-def _extent(there: Tensor, margin: int) -> tuple[int, int]:
-    index = there.nonzero()
-    return max(0, int(index.min()) - margin), min(len(there), int(index.max()) + 1 + margin)
+    return cut_to(rgba, box_around(there), margin) if there.any() else (rgba, 0, 0)

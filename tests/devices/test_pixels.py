@@ -18,7 +18,17 @@ import lib_layerdiffuse.pixels
 from lib_layerdiffuse.pixels.backdrop import BACKDROPS, over_backdrop
 from lib_layerdiffuse.pixels.bleed import bleed_rgb
 from lib_layerdiffuse.pixels.blend import BLENDS
-from lib_layerdiffuse.pixels.boxes import Box, boxes_around, boxes_given, cut_to, each_in_its_box, read_boxes, visible, visible_box
+from lib_layerdiffuse.pixels.boxes import (
+    Box,
+    box_around,
+    boxes_around,
+    boxes_given,
+    cut_to,
+    each_in_its_box,
+    read_boxes,
+    visible,
+    visible_box,
+)
 from lib_layerdiffuse.pixels.clipping import as_one, clipped_to, clipped_together, masked, on_canvas
 from lib_layerdiffuse.pixels.composite import EDITOR, Layer, Layers, common_batch, composite, inside, paint
 from lib_layerdiffuse.pixels.coverage import coverage
@@ -82,7 +92,8 @@ FUNCTIONS: dict[Callable[..., Any], Callable[[Tensor], Any]] = {
     thinned: lambda x: thinned(Layers(*x.shape[1:3], stack(x)), 3).flatten(),
     visible: visible,
     visible_box: visible_box,
-    cut_to: lambda x: cut_to(x, Box(8, 8, 30, 30), 1),
+    box_around: lambda x: box_around(x[0, ..., 3] > 0.5),
+    cut_to: lambda x: cut_to(x, Box(8, 8, 30, 30), 1)[0],
     boxes_around: lambda x: boxes_around(x[..., 3], 100, 100),
     boxes_given: lambda x: boxes_given(None, x[..., 3], 100, 100),
     each_in_its_box: lambda x: [image for image, _ in each_in_its_box(x, [Box(0, 0, 8, 8)])],
