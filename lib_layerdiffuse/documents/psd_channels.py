@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Sequence
 from io import BytesIO
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageCms
@@ -15,7 +16,7 @@ BITMAP, GREY, INDEXED, RGB, CMYK, DUOTONE, LAB = 0, 1, 2, 3, 4, 8, 9
 COLOURS = {BITMAP: 1, GREY: 1, INDEXED: 1, RGB: 3, CMYK: 4, DUOTONE: 1, LAB: 3}  # channels before transparency and masks
 RAW, RLE, ZIP, ZIP_PREDICTED = range(4)
 LINEAR_DEPTH = 32  # such a document holds linear light
-BLACK_POINT = 0x2000  # littleCMS: black of the one becomes black of the other, as in Photoshop
+BLACK_POINT: Any = 0x2000  # littleCMS: black of the one becomes black of the other, as in Photoshop
 
 # CIE Lab of D50 to linear sRGB, whose white is D65: XYZ by Bradford's adaptation (Lindbloom).
 WHITE = (0.96422, 1.0, 0.82521)
@@ -92,7 +93,7 @@ def _from_ink(channels: Sequence[np.ndarray], profile: bytes) -> list[np.ndarray
     source = ImageCms.ImageCmsProfile(BytesIO(profile))
     intent = ImageCms.Intent.RELATIVE_COLORIMETRIC
     transform = ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), "CMYK", "RGB", intent, BLACK_POINT)
-    converted = ImageCms.applyTransform(ink, transform)
+    converted = ImageCms.applyTransform(ink, transform) or ink
     return [np.asarray(band, np.float32) / 255.0 for band in converted.split()]
 
 

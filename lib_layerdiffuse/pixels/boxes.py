@@ -84,8 +84,9 @@ def read_boxes(value: Any) -> list[Box]:
     """
     if isinstance(value, (list, tuple)):
         return [box for item in value for box in read_boxes(item)]
-    numbers = [value.get(key) for key in ("x", "y", "width", "height")] if isinstance(value, Mapping) else []
-    if not numbers or not all(isinstance(number, (int, float)) for number in numbers):
+    given = [value.get(key) for key in ("x", "y", "width", "height")] if isinstance(value, Mapping) else []
+    numbers = [number for number in given if isinstance(number, (int, float))]
+    if len(numbers) < 4:
         raise DiaphaneError(
             f"A box (BOUNDING_BOX) has x, y, width and height in pixels, got {value!r:.100}. Connect bboxes of Create Bounding Boxes."
         )

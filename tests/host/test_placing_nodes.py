@@ -144,7 +144,7 @@ def test_the_node_shows_the_picture_so_far_and_says_where_the_layer_lies(place: 
     picture = shown(output)
     assert picture.size == (240, 160) and picture.mode == "RGB"
     assert (picture.getpixel((235, 100)), picture.getpixel((235, 99))) == ((255, 255, 255), (0, 0, 0))
-    there = [picture.getpixel((5, 5))[channel] / 255 for channel in range(3)]
+    there = [band.getpixel((5, 5)) / 255 for band in picture.split()]
     assert there == pytest.approx(CANVAS[0, 5, 5].tolist(), abs=1 / 255)
     assert place(square, x=100, canvas=None).ui["text"] == ["Layer 1: x 100, y 0, 20x20 px."]
 

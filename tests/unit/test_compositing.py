@@ -55,7 +55,8 @@ def from_pil(image: Image.Image) -> Tensor:
 
 def over(behind: Tensor, source: Tensor, mode: str = "normal", opacity: float = 1.0) -> Tensor:
     """One picture over another of the same size."""
-    return composite([Layer(behind), Layer(source, mode=mode, opacity=opacity)], *behind.shape[1:3])
+    height, width = behind.shape[1:3]
+    return composite([Layer(behind), Layer(source, mode=mode, opacity=opacity)], height, width)
 
 
 def premultiplied_error(ours: Tensor, theirs: Tensor) -> float:

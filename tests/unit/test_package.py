@@ -63,7 +63,7 @@ def test_the_package_leaves_out_nothing_that_the_pack_needs() -> None:
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
 def test_every_node_says_which_pack_it_needs(path: Path) -> None:
     """`ver` is the version since which a node does what the workflow needs, so a release changes no workflow."""
-    newest = {"diaphane": written("version"), "comfy-core": written("requires-comfyui").removeprefix(">=")}
+    newest: dict[str, str] = {"diaphane": written("version"), "comfy-core": written("requires-comfyui").removeprefix(">=")}
     workflow = json.loads(path.read_text(encoding="utf-8"))
     graphs = [workflow, *workflow.get("definitions", {}).get("subgraphs", [])]
     # Notes are the frontend's own; a subgraph's node has the subgraph's id for its type.
@@ -71,5 +71,5 @@ def test_every_node_says_which_pack_it_needs(path: Path) -> None:
     for node in (node for graph in graphs for node in graph["nodes"] if node["type"] not in without):
         pack = "diaphane" if node["type"].startswith("Diaphane") else "comfy-core"
         assert node["properties"].get("cnr_id") == pack
-        assert version(node["properties"]["ver"]) <= version(NEWER.get(node["type"], newest[pack]))
+        assert version(node["properties"]["ver"]) <= version(NEWER.get(str(node["type"]), newest[pack]))
     assert written("name") == "diaphane"

@@ -90,7 +90,8 @@ def test_any_shape_gives_a_picture_or_a_message(shape: list[int], mask: list[int
 @given(pictures())
 def test_grey_lies_behind(rgba: Tensor) -> None:
     grey = on_grey(rgba)
-    over_grey = composite([Layer(torch.full_like(rgba[..., :3], 0.5)), Layer(rgba)], *rgba.shape[1:3])
+    height, width = rgba.shape[1:3]
+    over_grey = composite([Layer(torch.full_like(rgba[..., :3], 0.5)), Layer(rgba)], height, width)
     torch.testing.assert_close(grey, over_grey, atol=CLOSE, rtol=0.0)
     assert torch.equal(on_grey(recoloured(rgba, 0.9)), grey)
 
