@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 
 import folder_paths
 import torch
-from comfy.model_management import throw_exception_if_processing_interrupted
+from comfy.model_management import InterruptProcessingException, throw_exception_if_processing_interrupted
 from torch import Tensor
 
 from ...documents.pictures import read_frames
@@ -131,6 +131,8 @@ def _reading(path: Path) -> Iterator[BinaryIO]:
             yield file
     except DiaphaneError as error:
         raise DiaphaneError(f"{name}: {error}") from error
+    except InterruptProcessingException:  # an Exception in older versions of ComfyUI
+        raise
     except Exception as error:  # a damaged file makes those who decode it raise anything
         raise DiaphaneError(
             f"{name} cannot be read: it is damaged, of another kind than its name says, or too large for the memory. "
