@@ -20,7 +20,7 @@ Json = dict[str, Any]
 
 LOCALES = comfyui.ROOT / "locales"
 ENGLISH = "en"
-TRANSLATIONS = ("zh", "zh-TW", "ja", "ko", "fr", "es", "ru", "de", "pt-BR", "it", "tr", "he")
+TRANSLATIONS = ("zh", "zh-TW", "ja", "ko", "fr", "es", "ru", "de", "pt-BR", "it", "tr", "he", "ar", "fa")
 FILE = "nodeDefs.json"
 
 

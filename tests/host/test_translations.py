@@ -31,6 +31,8 @@ SCRIPTS = {
     "ko": "\uac00-\ud7af",
     "ru": "\u0400-\u04ff",
     "he": "\u0590-\u05ff",
+    "ar": "\u0600-\u06ff",
+    "fa": "\u0600-\u06ff",
 }
 NUMBER = re.compile(r"\d+(?:\.\d+)?")
 LITERAL = re.compile(
