@@ -11,7 +11,7 @@ from torch import Tensor
 from ..lib_layerdiffuse.comfyui.files.previews import preview
 from ..lib_layerdiffuse.comfyui.messages import notes
 from ..lib_layerdiffuse.pixels.blend import BLENDS, NORMAL
-from ..lib_layerdiffuse.pixels.boxes import boxes_given, each_in_its_box
+from ..lib_layerdiffuse.pixels.boxes import LARGEST, boxes_given, each_in_its_box
 from ..lib_layerdiffuse.pixels.composite import Layer, Layers
 from ..lib_layerdiffuse.pixels.layer_stack import as_layers, whereabouts
 from ..lib_layerdiffuse.pixels.place import (
@@ -67,9 +67,9 @@ class PlaceLayer(io.ComfyNode):
                 io.Combo.Input("mode", options=list(BLENDS), default=NORMAL, tooltip="How its colour mixes with what lies below."),
                 io.Float.Input("opacity", default=1.0, min=0.0, max=1.0, step=0.01, tooltip="0 = invisible, 1 = as it is."),
                 io.Int.Input(
-                    "x", default=0, min=-16384, max=16384, tooltip="How far to the right of the canvas's left edge the anchor lies."
+                    "x", default=0, min=-LARGEST, max=LARGEST, tooltip="How far to the right of the canvas's left edge the anchor lies."
                 ),
-                io.Int.Input("y", default=0, min=-16384, max=16384, tooltip="How far below the canvas's top edge the anchor lies."),
+                io.Int.Input("y", default=0, min=-LARGEST, max=LARGEST, tooltip="How far below the canvas's top edge the anchor lies."),
                 io.Float.Input(
                     "scale", default=1.0, min=0.01, max=16.0, step=0.01, tooltip="Size. The anchor stays where it is. 1 = as it is."
                 ),

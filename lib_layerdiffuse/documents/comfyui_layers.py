@@ -18,17 +18,17 @@ from torch import Tensor
 
 from ..errors import DiaphaneError
 from ..pixels.blend import BLENDS, NORMAL
+from ..pixels.boxes import LARGEST
 from ..pixels.composite import Layer, Layers
 from ..pixels.place import place
 from ..pixels.premultiplied import resize_rgba
 from ..pixels.straight import check_picture, mask_planes, with_alpha
 
-Document = Mapping[str, Any]
+Fields = Mapping[str, Any]
 
 VERSION = 1
 RASTER = "raster"
 MOST_LAYERS = 50  # that ComfyUI's nodes composite
-LONGEST_SIDE = 16384
 MODES = {mode: mode.replace("colour", "color").replace(" ", "-") for mode in BLENDS} | {"add": "linear-dodge"}
 OUR_MODES = {theirs: ours for ours, theirs in MODES.items()}
 
@@ -44,7 +44,7 @@ def to_comfyui(layers: Layers) -> dict[str, Any]:
     return {"version": VERSION, "canvas": (layers.width, layers.height), "layers": items}
 
 
-def from_comfyui(document: Document) -> Layers:
+def from_comfyui(document: Fields) -> Layers:
     """What the document shows, scaled, mirrored and turned. Its canvas, if it has none, reaches to the last pixel of all layers.
 
     Raises DiaphaneError for what cannot be read, and if there is no picture in it.
@@ -58,13 +58,13 @@ def from_comfyui(document: Document) -> Layers:
     return Layers(height, width, tuple(layers))
 
 
-def without_picture(document: Document) -> int:
+def without_picture(document: Fields) -> int:
     """The number of entries that are left out, because there is no picture in them."""
     items = _items(document)
     return len(document.get("layers") or items) - len(items)
 
 
-def _items(document: Document) -> list[Document]:
+def _items(document: Fields) -> list[Fields]:
     """The entries that hold a picture. Raises DiaphaneError for those that say they are something unknown."""
     version = document.get("version")
     if version is not None and not (isinstance(version, Real) and version == VERSION):
@@ -84,7 +84,7 @@ def _items(document: Document) -> list[Document]:
     return [item for item in items if isinstance(item.get("image"), Tensor)]
 
 
-def _layers(item: Document) -> Iterator[Layer]:
+def _layers(item: Fields) -> Iterator[Layer]:
     """A layer for each picture of an item's batch."""
     images, mask = item["image"], item.get("mask")
     check_picture(images)
@@ -110,14 +110,14 @@ def _layers(item: Document) -> Iterator[Layer]:
         )
 
 
-def _box(item: Document) -> tuple[int, int, int, int]:
+def _box(item: Fields) -> tuple[int, int, int, int]:
     """x, y, width and height before the turn."""
     height, width = item["image"].shape[1:3]
     wanted = _whole(item, "w", 0), _whole(item, "h", 0)
     return _whole(item, "x", 0), _whole(item, "y", 0), wanted[0] if wanted[0] > 0 else width, wanted[1] if wanted[1] > 0 else height
 
 
-def _canvas(document: Document) -> tuple[int, int] | None:
+def _canvas(document: Fields) -> tuple[int, int] | None:
     canvas = document.get("canvas")
     if not isinstance(canvas, (tuple, list)) or len(canvas) != 2:
         return None
@@ -126,7 +126,7 @@ def _canvas(document: Document) -> tuple[int, int] | None:
     return (width, height) if width > 0 and height > 0 else None
 
 
-def _extent(items: Sequence[Document]) -> tuple[int, int]:
+def _extent(items: Sequence[Fields]) -> tuple[int, int]:
     """Width and height from the origin to the farthest corner of a turned box."""
     right = bottom = 1
     for item in items:
@@ -139,19 +139,19 @@ def _extent(items: Sequence[Document]) -> tuple[int, int]:
 
 
 def _check_size(what: str, width: int, height: int) -> None:
-    if max(width, height) > LONGEST_SIDE:
-        raise DiaphaneError(f"{what} of {width}x{height} is too large: a side has at most {LONGEST_SIDE} pixels. Make it smaller.")
+    if max(width, height) > LARGEST:
+        raise DiaphaneError(f"{what} of {width}x{height} is too large: a side has at most {LARGEST} pixels. Make it smaller.")
 
 
-def _number(entry: Document, key: str, otherwise: float) -> float:
+def _number(entry: Fields, key: str, otherwise: float) -> float:
     value = entry.get(key)
     return float(value) if isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value) else otherwise
 
 
-def _whole(entry: Document, key: str, otherwise: int) -> int:
+def _whole(entry: Fields, key: str, otherwise: int) -> int:
     return int(_number(entry, key, otherwise))
 
 
-def _flag(entry: Document, key: str, otherwise: bool) -> bool:
+def _flag(entry: Fields, key: str, otherwise: bool) -> bool:
     value = entry.get(key)
     return bool(value) if isinstance(value, (Real, np.bool_)) else otherwise

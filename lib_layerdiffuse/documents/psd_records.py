@@ -30,7 +30,7 @@ HIDDEN, MASK_IS_OFF, MASK_HAS_SETTINGS = 2, 2, 16
 PROFILE = 1039
 TOO_SHORT = "it ends too soon, or says that a part of it is longer than it is."
 
-Box = tuple[int, int, int, int]  # top, left, bottom, right
+Edges = tuple[int, int, int, int]  # top, left, bottom, right
 
 
 class Reader:
@@ -70,7 +70,7 @@ class Reader:
 class Record:
     """What is said about a layer, or about one end of a folder."""
 
-    box: Box
+    box: Edges
     lengths: dict[int, int]  # of each channel
     mode: bytes
     opacity: int
@@ -82,7 +82,7 @@ class Record:
     has_effects: bool = False
     solid: tuple[float, ...] | None = None  # RGB of a layer that is filled with a colour
     has_path: bool = False
-    mask_box: Box = (0, 0, 0, 0)
+    mask_box: Edges = (0, 0, 0, 0)
     mask_outside: int = 0
     mask_is_off: bool = False
     mask_density: int = 255

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..pixels.blend import NORMAL
 from .psd_channels import CMYK, COLOURS, LAB, LINEAR_DEPTH, RGB, decode, profile_name, to_rgb
-from .psd_records import MASK, TRANSPARENCY, WHOLE_MASK, Box, Photoshop, Record
+from .psd_records import MASK, TRANSPARENCY, WHOLE_MASK, Edges, Photoshop, Record
 from .tree import UNKNOWN_MODE, Document, Mask, Notes, Part, check_size
 
 LOWEST_OF_FOLDER = 3  # a folder's own record follows its layers
@@ -114,7 +114,7 @@ class _Layers:
         outside = 1.0 - density * (1.0 - record.mask_outside / 255.0)
         return Mask(torch.from_numpy(1.0 - density * (1.0 - values))[None], left, top, outside)
 
-    def _channel(self, record: Record, channel: int, box: Box) -> np.ndarray:
+    def _channel(self, record: Record, channel: int, box: Edges) -> np.ndarray:
         top, left, bottom, right = box
         check_size(bottom - top, right - left)
         self.file.reader.file.seek(record.starts[channel])
