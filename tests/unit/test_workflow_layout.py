@@ -31,6 +31,7 @@ def test_fits_into_a_window_with_its_texts_shown(name: str) -> None:
     """The frontend opens a template at fit view, which leaves it three quarters of the window. Below a scale of 8/14 it shows no texts."""
     workflow = bundled.read(name)
     boxes = [(*node["pos"], *node["size"]) for node in workflow["nodes"]] + [group["bounding"] for group in workflow["groups"]]
+    boxes += [(x - 10, y - 10, 20, 20) for x, y in (reroute["pos"] for reroute in workflow["extra"].get("reroutes", []))]
     left, top = (min(box[axis] for box in boxes) for axis in (0, 1))
     right, bottom = (max(box[axis] + box[axis + 2] for box in boxes) for axis in (0, 1))
     border = 2 * 10
