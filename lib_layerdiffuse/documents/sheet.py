@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -50,7 +51,8 @@ def sprite_names(lines: Sequence[str], count: int, prefix: str) -> list[str]:
     for index in range(count):
         line = " ".join(lines[index].split()) if index < len(lines) else ""
         name = "".join(filter(str.isprintable, line))[:LONGEST_NAME].strip() or f"{prefix}_{index:02}"
-        names.append(f"{name}_{index:02}" if name in names else name)
+        possible = itertools.chain([name], (f"{name}_{number:02}" for number in itertools.count(index)))
+        names.append(next(one for one in possible if one not in names))
     return names
 
 

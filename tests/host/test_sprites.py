@@ -109,6 +109,7 @@ def test_sprites_are_named_by_lines_or_by_a_list_of_prompts(save: Save, base_dir
 
     assert names(["fox\n\nbear \n"]) == ["fox", "hero_01", "bear", "hero_03", "hero_04"]
     prompts = ["a fox,\n red", "a fox, red", "x" * 300, "狐\0", ""]
+    assert names(["a_02\na\na\n"]) == ["a_02", "a", "a_03", "hero_03", "hero_04"]
     assert names(prompts) == ["a fox, red", "a fox, red_01", "x" * 60, "狐", "hero_04"]
 
 
