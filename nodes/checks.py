@@ -22,6 +22,7 @@ TYPES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "IMAGE": ("a picture", lambda value: isinstance(value, Tensor)),
     "MASK": ("a mask", lambda value: isinstance(value, Tensor)),
     "LATENT": ("a latent with samples", lambda value: isinstance(value, Mapping) and hasattr(value.get("samples"), "is_nested")),
+    "COLOR": ("a colour as #rrggbb", lambda value: isinstance(value, str)),
     "LAYERS": ("layers as Add Layer gives them", lambda value: isinstance(value, Mapping)),
     "CONDITIONING": ("a prompt that is not empty", lambda value: isinstance(value, list) and len(value) > 0),
 }

@@ -63,8 +63,13 @@ BOXES: dict[str, tuple[Value, list[str]]] = {
     "four numbers": (lambda: [0, 0, 8, 8], ["x, y, width and height", "got 0"]),
     "no width": (lambda: {"x": 1, "y": 2, "height": 3}, ["x, y, width and height", "Create Bounding Boxes"]),
     "a click": (lambda: [[{"x": 1, "y": 2, "width": 0, "height": 0}]], ["0x0 px", "Draw it anew"]),
-    "NaN": (lambda: {"x": math.nan, "y": 2, "width": 3, "height": 4}, ["nan", "Draw it anew"]),
+    "NaN": (lambda: {"x": 1, "y": math.nan, "width": 3, "height": 4}, ["nan", "Draw it anew"]),
     "infinity": (lambda: {"x": 1, "y": 2, "width": math.inf, "height": 4}, ["inf", "Draw it anew"]),
+}
+
+COLOURS: dict[str, tuple[Value, list[str]]] = {
+    "a number": (lambda: 0x203040, ["COLOR", "got a int"]),
+    "a name": (lambda: "red", ["#rrggbb", "'red'"]),
 }
 
 
@@ -89,4 +94,5 @@ DOCUMENTS: dict[str, tuple[Value, list[str]]] = {
         if fault != "text"
     },
 }
-BY_KIND = {"IMAGE": PICTURES, "MASK": MASKS, "LATENT": LATENTS, "CONDITIONING": TEXTS, "BOUNDING_BOX": BOXES, "LAYERS": DOCUMENTS}
+BY_KIND = {"IMAGE": PICTURES, "MASK": MASKS, "LATENT": LATENTS, "CONDITIONING": TEXTS}
+BY_KIND |= {"BOUNDING_BOX": BOXES, "COLOR": COLOURS, "LAYERS": DOCUMENTS}
