@@ -20,7 +20,6 @@ CATEGORY = "layerdiffuse"
 LAYERS = io.Custom("DIAPHANE_LAYERS")
 COMFYUI_LAYERS = io.Custom("LAYERS")  # io.Layers, which ComfyUI has since 0.31
 PICTURES_AND_LAYERS = [io.Image, LAYERS, COMFYUI_LAYERS]  # `checks.py` makes LAYERS of the last
-PREVIEW_CELL = 16  # pixels: side of the checkerboard's cells where a node shows what it loaded
 ALIASES = ["LayerDiffuse", "Layer Diffuse", "transparent", "RGBA", "alpha"]
 
 

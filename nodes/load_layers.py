@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 
 from ..lib_layerdiffuse.comfyui.files.input_files import document_choices, find_document, fingerprint, load_layers
+from ..lib_layerdiffuse.comfyui.files.previews import preview_pictures
 from ..lib_layerdiffuse.comfyui.messages import notes
 from ..lib_layerdiffuse.documents.tree import APART, GROUPS
 from ..lib_layerdiffuse.errors import DiaphaneError
-from ..lib_layerdiffuse.pixels.backdrop import over_backdrop
 from ..lib_layerdiffuse.pixels.clipping import on_canvas
 from ..lib_layerdiffuse.pixels.composite import Layer, Layers
 from ..lib_layerdiffuse.pixels.layer_stack import named
@@ -100,8 +100,7 @@ class LoadLayers(io.ComfyNode):
         hidden = [layer.name for layer in layers.layers if not layer.visible]
         said = [read, *([f"Hidden: {', '.join(hidden):.200}."] if hidden else []), *said]
         rgba = with_alpha(image)
-        shown = ui.PreviewImage(over_backdrop(rgba, cell=inputs.PREVIEW_CELL), cls=cls).as_dict()
-        return io.NodeOutput(layers, image, transparency_mask(rgba), picked, names, ui=shown | notes(*said))
+        return io.NodeOutput(layers, image, transparency_mask(rgba), picked, names, ui=preview_pictures(rgba, cls) | notes(*said))
 
 
 def _picked(layers: Layers, names: list[str]) -> list[Layer]:

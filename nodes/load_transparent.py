@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 from torch import Tensor
 
 from ..lib_layerdiffuse.comfyui.files.input_files import (
@@ -17,8 +17,8 @@ from ..lib_layerdiffuse.comfyui.files.input_files import (
     load_picture,
     picture_choices,
 )
+from ..lib_layerdiffuse.comfyui.files.previews import preview_pictures
 from ..lib_layerdiffuse.comfyui.messages import notes
-from ..lib_layerdiffuse.pixels.backdrop import over_backdrop
 from ..lib_layerdiffuse.pixels.clipping import on_canvas
 from ..lib_layerdiffuse.pixels.composite import Layer
 from ..lib_layerdiffuse.pixels.straight import transparency_mask
@@ -106,8 +106,7 @@ class LoadTransparentImage(io.ComfyNode):
             if any(picture.shape[1:3] != (height, width) for picture in pictures):
                 said.append(f"The pictures have several sizes: smaller ones get transparent margins, all are {width}x{height}.")
             pictures, names = [torch.cat([_centred(picture, height, width) for picture in pictures])], [folder.rpartition("/")[2]]
-        previews = [ui.PreviewImage(over_backdrop(picture, cell=inputs.PREVIEW_CELL), cls=cls).as_dict()["images"] for picture in pictures]
-        shown = {"images": [preview for some in previews for preview in some]}
+        shown = {"images": [preview for picture in pictures for preview in preview_pictures(picture, cls)["images"]]}
         return io.NodeOutput(pictures, [transparency_mask(picture) for picture in pictures], names, ui=shown | notes(*said))
 
 

@@ -1,4 +1,4 @@
-"""The small picture under a node that places layers: all that is there so far, with a frame around what is new."""
+"""Pictures under nodes: layers so far, small, with frames around what is new; transparent pictures in full size."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from comfy_api.latest import ui
+from comfy_api.latest import io, ui
 from PIL import Image, ImageDraw
+from torch import Tensor
 
 from ...documents.bytes import to_bytes
 from ...pixels.backdrop import over_backdrop
@@ -20,7 +21,7 @@ from ...pixels.straight import with_alpha
 logger = logging.getLogger("diaphane")
 
 SIDE = 512
-CELL = 16
+CELL = 16  # pixels; side of the checkerboard's cells
 
 
 def preview(layers: Layers, above: int = 0, blending: str = PHOTOSHOP) -> dict[str, Any]:
@@ -35,6 +36,11 @@ def preview(layers: Layers, above: int = 0, blending: str = PHOTOSHOP) -> dict[s
     except Exception:  # whatever it is, the layers are right
         logger.warning("There is no preview of the layers.", exc_info=True)
         return {}
+
+
+def preview_pictures(rgba: Tensor, node: type[io.ComfyNode]) -> dict[str, Any]:
+    """A node's `ui`: pictures [B, H, W, 4] on a checkerboard, which hold the workflow."""
+    return ui.PreviewImage(over_backdrop(rgba, cell=CELL), cls=node).as_dict()
 
 
 def _frame(draw: ImageDraw.ImageDraw, text: str, box: Box) -> None:
