@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..errors import DiaphaneError
 from .boxes import Box, visible, visible_box
+from .clipping import masked
 from .composite import Layer, Layers, common_batch, inside
 from .coverage import NOTHING
 from .straight import check_picture, mask_planes, resize_mask, with_alpha
@@ -54,15 +55,9 @@ def as_layers(item: Tensor | Layers) -> Layers:
 def confined(layer: Layer, area: Tensor, height: int, width: int) -> Layer:
     """A layer multiplied by an area, a mask [B or 1, h, w] that is resized to the canvas."""
     area = resize_mask(mask_planes(area), height, width)
-    image = with_alpha(layer.image)
-    count = common_batch([image, area])
-    result = image.repeat(count // len(image), 1, 1, 1)
-    result[..., 3] = 0.0
-    (top, bottom), (left, right) = inside(layer.y, image.shape[1], height), inside(layer.x, image.shape[2], width)
-    if top < bottom and left < right:
-        here = area[:, 0, top + layer.y : bottom + layer.y, left + layer.x : right + layer.x].to(image).clamp(0.0, 1.0)
-        result[:, top:bottom, left:right, 3] = image[:, top:bottom, left:right, 3] * here
-    return replace(layer, image=result)
+    count = common_batch([layer.image, area])
+    repeated = replace(layer, image=layer.image.expand(count, -1, -1, -1))
+    return masked(repeated, area[:, 0].clamp(0.0, 1.0), 0, 0)
 
 
 def off_canvas(layers: Layers, above: int = 0) -> list[str]:
