@@ -7,7 +7,6 @@ import json
 import re
 import struct
 from collections.abc import Callable
-from contextlib import ExitStack
 from pathlib import Path
 from typing import BinaryIO
 
@@ -21,7 +20,7 @@ from ...documents.bytes import flat_bytes, layer_bytes, reduced, to_bytes
 from ...documents.openraster import COMPRESS_LEVEL, text_chunks, write_openraster
 from ...errors import DiaphaneError
 from ...pixels.composite import PHOTOSHOP, Layers, common_batch
-from .output_files import Metadata, Result, explaining, listed, output_place, whole_file
+from .output_files import Metadata, Result, explaining, listed, output_place, whole_file, whole_files
 
 PSD = "PSD"
 OPENRASTER = "OpenRaster"
@@ -85,8 +84,8 @@ def _writer(form: str) -> Writer:
 def _save_pngs(folder: Path, stem: str, layers: Layers, metadata: Metadata) -> list[Path]:
     """One picture per layer, numbered from the lowest, with all that a PNG can hold of its place. All of them appear, or none."""
     paths = [folder / f"{stem}_{number:02}.png" for number in range(1, len(layers.layers) + 1)]
-    with ExitStack() as files:
-        for path, layer in zip(paths, layers.layers, strict=True):
+    with whole_files(*paths) as files:
+        for file, layer in zip(files, layers.layers, strict=True):
             comfy.model_management.throw_exception_if_processing_interrupted()
             place = {"x": layer.x, "y": layer.y, "width": layers.width, "height": layers.height}
             settings = {**place, "mode": layer.mode, "opacity": layer.opacity, "visible": layer.visible}
@@ -94,7 +93,6 @@ def _save_pngs(folder: Path, stem: str, layers: Layers, metadata: Metadata) -> l
             chunks.add_itxt("Title", layer.name)
             chunks.add_text("layer", json.dumps(settings))
             chunks.add(b"oFFs", struct.pack(">iiB", layer.x, layer.y, 0))  # in pixels
-            file = files.enter_context(whole_file(path))
             Image.fromarray(to_bytes(layer.image[0])).save(file, "PNG", pnginfo=chunks, compress_level=COMPRESS_LEVEL)
             file.flush()  # a disk that is full shows here, before the first of them has its name
     return paths
@@ -105,8 +103,7 @@ def _show(stem: str, flat: np.ndarray, metadata: Metadata) -> Result:
     with explaining(temporary):
         folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(f"{stem}_preview", temporary)
         path = Path(folder, f"{name}_{counter:05}_.png")
-        with whole_file(path) as file:
-            reduced(flat, PREVIEW_SIDE).save(file, "PNG", pnginfo=text_chunks(metadata), compress_level=1)
+        _save_reduced(path, flat, PREVIEW_SIDE, metadata)
     return listed(path, subfolder, "temp")
 
 
@@ -119,12 +116,16 @@ def _show_layers(stem: str, layers: Layers, metadata: Metadata) -> list[Result]:
         _, name, counter, *_ = folder_paths.get_save_image_path(f"{stem}_layers", temporary)
         folder, _, _, subfolder, _ = folder_paths.get_save_image_path(f"{name}_{counter:05}_/{name}", temporary)
         for layer, name in zip(layers.layers, file_names(layers), strict=True):
-            picture = reduced(layer_bytes(layer, layers.height, layers.width), LAYER_SIDE)
+            comfy.model_management.throw_exception_if_processing_interrupted()
             path = Path(folder, f"{name}.png")
-            with whole_file(path) as file:
-                picture.save(file, "PNG", pnginfo=text_chunks(metadata), compress_level=1)
+            _save_reduced(path, layer_bytes(layer, layers.height, layers.width), LAYER_SIDE, metadata)
             shown.append(listed(path, subfolder, "temp"))
     return shown
+
+
+def _save_reduced(path: Path, flat: np.ndarray, side: int, metadata: Metadata) -> None:
+    with whole_file(path) as file:
+        reduced(flat, side).save(file, "PNG", pnginfo=text_chunks(metadata), compress_level=1)
 
 
 def file_names(layers: Layers) -> list[str]:
