@@ -99,6 +99,10 @@ def _family(tooltip: str) -> io.Combo.Input:
     return io.Combo.Input("family", options=FAMILY_CHOICES, default=AUTO, tooltip=tooltip)
 
 
+def filename_prefix(default: str) -> io.String.Input:
+    return io.String.Input("filename_prefix", default=default, tooltip="As in Save Image: folder and beginning of the name, inside output.")
+
+
 def passes() -> io.Combo.Input:
     return io.Combo.Input(
         "passes",

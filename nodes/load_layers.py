@@ -8,7 +8,7 @@ from comfy_api.latest import io
 
 from ..lib_layerdiffuse.comfyui.files.input_files import document_choices, find_document, fingerprint, load_layers
 from ..lib_layerdiffuse.comfyui.files.previews import preview_pictures
-from ..lib_layerdiffuse.comfyui.messages import notes
+from ..lib_layerdiffuse.comfyui.messages import counted, notes
 from ..lib_layerdiffuse.documents.tree import APART, GROUPS
 from ..lib_layerdiffuse.errors import DiaphaneError
 from ..lib_layerdiffuse.pixels.clipping import on_canvas
@@ -94,13 +94,13 @@ class LoadLayers(io.ComfyNode):
         layers = named(layers, [])
         image = layers.flatten()
         picked = [on_canvas(layer, layers.height, layers.width) for layer in _picked(layers, pick.splitlines())]
-        names = "\n".join(layer.name for layer in layers.layers)
-        count = len(layers.layers)
-        read = f"{count} layer{'' if count == 1 else 's'}, {layers.width}x{layers.height}: {', '.join(names.splitlines()):.300}."
+        names = [layer.name for layer in layers.layers]
+        read = f"{counted(len(names), 'layer')}, {layers.width}x{layers.height}: {', '.join(names):.300}."
         hidden = [layer.name for layer in layers.layers if not layer.visible]
         said = [read, *([f"Hidden: {', '.join(hidden):.200}."] if hidden else []), *said]
         rgba = with_alpha(image)
-        return io.NodeOutput(layers, image, transparency_mask(rgba), picked, names, ui=preview_pictures(rgba, cls) | notes(*said))
+        shown = preview_pictures(rgba, cls) | notes(*said)
+        return io.NodeOutput(layers, image, transparency_mask(rgba), picked, "\n".join(names), ui=shown)
 
 
 def _picked(layers: Layers, names: list[str]) -> list[Layer]:

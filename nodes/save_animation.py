@@ -5,9 +5,9 @@ from __future__ import annotations
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..lib_layerdiffuse.comfyui.files.output_files import named, workflow_metadata
+from ..lib_layerdiffuse.comfyui.files.output_files import paths, workflow_metadata
 from ..lib_layerdiffuse.comfyui.files.save_sprites import save_animation
-from ..lib_layerdiffuse.comfyui.messages import notes
+from ..lib_layerdiffuse.comfyui.messages import counted, notes
 from ..lib_layerdiffuse.documents.animation import LOSSLESS, SUFFIXES, WEBM, WEBP
 from ..lib_layerdiffuse.pixels.straight import with_alpha
 from . import hints, inputs
@@ -38,9 +38,7 @@ class SaveAnimation(io.ComfyNode):
             ],
             inputs=[
                 io.Image.Input("images", tooltip="The frames: a batch of RGBA [B, H, W, 4] with straight alpha."),
-                io.String.Input(
-                    "filename_prefix", default="animation", tooltip="As in Save Image: folder and beginning of the name, inside output."
-                ),
+                inputs.filename_prefix("animation"),
                 io.Combo.Input(
                     "format",
                     options=list(SUFFIXES),
@@ -66,7 +64,7 @@ class SaveAnimation(io.ComfyNode):
         rgba = with_alpha(images)
         metadata = workflow_metadata(cls.hidden.prompt, cls.hidden.extra_pnginfo)
         file = save_animation(rgba, format, filename_prefix, fps, loop, quality, metadata)
-        said = f"{len(rgba)} frame{'' if len(rgba) == 1 else 's'}, {len(rgba) / fps:.3g} s: {named([file])}."
+        said = f"{counted(len(rgba), 'frame')}, {len(rgba) / fps:.3g} s: {paths([file])}."
         if len(rgba) == 1:
             said += " For more of them connect a batch: a list is saved picture by picture."
         shown = {"images": [file], "animated": (len(rgba) > 1 or format == WEBM,)}

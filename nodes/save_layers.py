@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..lib_layerdiffuse.comfyui.files import output_files
 from ..lib_layerdiffuse.comfyui.files.save_layers import FORMATS, LAYER_SIDE, PSD, save_layers
-from ..lib_layerdiffuse.comfyui.messages import notes
+from ..lib_layerdiffuse.comfyui.messages import counted, notes
 from ..lib_layerdiffuse.pixels.composite import PHOTOSHOP, Layers
 from ..lib_layerdiffuse.pixels.layer_stack import in_order, named, stacked
 from . import hints, inputs
@@ -27,9 +27,7 @@ class SaveLayers(io.ComfyNode):
             search_aliases=[*inputs.ALIASES, "PSD", "Photoshop", "OpenRaster", "ORA", "Krita", "GIMP", "export", "PNG"],
             inputs=[
                 inputs.growing_layers("The lowest first: a picture, a layer of Place Layer, or all layers of Composite Layers."),
-                io.String.Input(
-                    "filename_prefix", default="layers", tooltip="As in Save Image: folder and beginning of the name, inside output."
-                ),
+                inputs.filename_prefix("layers"),
                 io.Combo.Input(
                     "format",
                     options=list(FORMATS),
@@ -57,7 +55,7 @@ class SaveLayers(io.ComfyNode):
         metadata = output_files.workflow_metadata(cls.hidden.prompt, cls.hidden.extra_pnginfo)
         found = save_layers(stack, format, filename_prefix, metadata, blending)
         count = len(stack.layers)
-        said = f"{count} layer{'' if count == 1 else 's'} saved: {output_files.named(found['files'])}."
+        said = f"{counted(count, 'layer')} saved: {output_files.paths(found['files'])}."
         if count == 1 and isinstance(given[0], Tensor):
             said += " It is one flat picture: to keep layers apart, connect layers of Composite Layers."
         if len(found["images"]) == count > 1 and max(stack.height, stack.width) > LAYER_SIDE:

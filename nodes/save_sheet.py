@@ -7,12 +7,10 @@ from collections.abc import Sequence
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..lib_layerdiffuse.comfyui.files.output_files import named, workflow_metadata
+from ..lib_layerdiffuse.comfyui.files.output_files import paths, workflow_metadata
 from ..lib_layerdiffuse.comfyui.files.save_sprites import save_sheet
-from ..lib_layerdiffuse.comfyui.messages import notes
-from ..lib_layerdiffuse.documents.sheet import GRID, LAYOUTS, PACKED, Sprite, arrange
-from ..lib_layerdiffuse.pixels.coverage import NOTHING
-from ..lib_layerdiffuse.pixels.repair import trim as trimmed
+from ..lib_layerdiffuse.comfyui.messages import counted, notes
+from ..lib_layerdiffuse.documents.sheet import GRID, LAYOUTS, PACKED, arrange, as_sprite
 from ..lib_layerdiffuse.pixels.straight import with_alpha
 from . import inputs
 
@@ -44,9 +42,7 @@ class SaveSheet(io.ComfyNode):
             is_input_list=True,
             inputs=[
                 io.Image.Input("images", tooltip="The sprites: RGBA with straight alpha, a batch, or a list of pictures of any sizes."),
-                io.String.Input(
-                    "filename_prefix", default="sheet", tooltip="As in Save Image: folder and beginning of the name, inside output."
-                ),
+                inputs.filename_prefix("sheet"),
                 io.Combo.Input(
                     "layout",
                     options=list(LAYOUTS),
@@ -95,15 +91,13 @@ class SaveSheet(io.ComfyNode):
         names: Sequence[str],
     ) -> io.NodeOutput:
         pictures = [picture for batch in images for picture in with_alpha(batch).cpu().split(1)]
-        cuts = [trimmed(picture, 0, NOTHING) if layout[0] == PACKED and trim[0] else (picture, 0, 0) for picture in pictures]
-        sprites = [Sprite(cut[0], x, y, (picture.shape[2], picture.shape[1])) for picture, (cut, x, y) in zip(pictures, cuts, strict=True)]
-        sizes = [(sprite.image.shape[1], sprite.image.shape[0]) for sprite in sprites]
-        sheet = arrange(sizes, layout[0], columns[0], padding[0], power_of_two[0])
+        sprites = [as_sprite(picture, trimmed=layout[0] == PACKED and trim[0]) for picture in pictures]
+        sheet = arrange([one.image.shape[1::-1] for one in sprites], layout[0], columns[0], padding[0], power_of_two[0])
         lines = names[0].splitlines() if len(names) == 1 else names
         metadata = workflow_metadata(cls.hidden.prompt, cls.hidden.extra_pnginfo)
         pixels, files = save_sheet(sprites, sheet, padding[0], bleed[0], lines, filename_prefix[0], metadata)
-        said = f"{len(sprites)} sprite{'' if len(sprites) == 1 else 's'} on a sheet of {sheet.width}x{sheet.height}"
-        return io.NodeOutput(pixels[None], ui={"images": files[:1]} | notes(f"{said}: {named(files)}."))
+        said = f"{counted(len(sprites), 'sprite')} on a sheet of {sheet.width}x{sheet.height}: {paths(files)}."
+        return io.NodeOutput(pixels[None], ui={"images": files[:1]} | notes(said))
 
 
 NODES = [SaveSheet]

@@ -16,3 +16,8 @@ def notes(*texts: str) -> dict[str, list[str]]:
     for text in texts:
         logger.info("%s", text)
     return {"text": [*texts]}
+
+
+def counted(count: int, thing: str) -> str:
+    """1 layer, 2 layers"""
+    return f"{count} {thing}{'' if count == 1 else 's'}"

@@ -15,6 +15,8 @@ from torch import Tensor
 
 from ..errors import DiaphaneError
 from ..pixels.bleed import bleed_rgb
+from ..pixels.coverage import NOTHING
+from ..pixels.repair import trim
 
 GRID = "grid"
 PACKED = "packed"
@@ -43,6 +45,12 @@ class Sheet:
     places: list[Pair]
     width: int
     height: int
+
+
+def as_sprite(picture: Tensor, trimmed: bool) -> Sprite:
+    """A picture [1, H, W, 4], straight alpha; trimmed: only what can be seen of it."""
+    cut, x, y = trim(picture, 0, NOTHING) if trimmed else (picture, 0, 0)
+    return Sprite(cut[0], x, y, (picture.shape[2], picture.shape[1]))
 
 
 def sprite_names(lines: Sequence[str], count: int, prefix: str) -> list[str]:

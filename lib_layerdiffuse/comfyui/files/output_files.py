@@ -97,6 +97,6 @@ def listed(path: Path, subfolder: str, kind: str = "output") -> Result:
     return {"filename": path.name, "subfolder": subfolder, "type": kind}
 
 
-def named(files: Iterable[Result]) -> str:
+def paths(files: Iterable[Result]) -> str:
     """Files as a sentence names them: a/picture.png, a/picture.json"""
     return ", ".join(f"{file['subfolder']}/{file['filename']}".lstrip("/") for file in files)
