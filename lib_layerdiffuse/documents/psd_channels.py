@@ -8,9 +8,11 @@ from io import BytesIO
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image, ImageCms
 
 from ..errors import DiaphaneError
+from ..pixels.linear_blend import to_srgb
 
 BITMAP, GREY, INDEXED, RGB, CMYK, DUOTONE, LAB = 0, 1, 2, 3, 4, 8, 9
 COLOURS = {BITMAP: 1, GREY: 1, INDEXED: 1, RGB: 3, CMYK: 4, DUOTONE: 1, LAB: 3}  # channels before transparency and masks
@@ -111,5 +113,4 @@ def _from_root(root: np.ndarray) -> np.ndarray:
 
 
 def _to_srgb(linear: np.ndarray) -> np.ndarray:
-    linear = np.clip(linear, 0.0, 1.0)
-    return np.where(linear <= 0.0031308, linear * 12.92, 1.055 * np.maximum(linear, 1e-9) ** (1.0 / 2.4) - 0.055).astype(np.float32)
+    return to_srgb(torch.from_numpy(linear).clamp(0.0, 1.0)).numpy()
