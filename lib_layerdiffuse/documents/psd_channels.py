@@ -13,6 +13,7 @@ from PIL import Image, ImageCms
 
 from ..errors import DiaphaneError
 from ..pixels.linear_blend import to_srgb
+from .tree import SAVE_AGAIN
 
 BITMAP, GREY, INDEXED, RGB, CMYK, DUOTONE, LAB = 0, 1, 2, 3, 4, 8, 9
 COLOURS = {BITMAP: 1, GREY: 1, INDEXED: 1, RGB: 3, CMYK: 4, DUOTONE: 1, LAB: 3}  # channels before transparency and masks
@@ -40,9 +41,9 @@ def decode(data: bytes, height: int, width: int, depth: int, version: int) -> np
     elif compression in (ZIP, ZIP_PREDICTED):
         raw = zlib.decompressobj().decompress(packed, row * height)
     else:
-        raise DiaphaneError(f"it is compressed in a way that is not known ({compression}).")
+        raise DiaphaneError(f"it is compressed in a way that is not known ({compression}). {SAVE_AGAIN}")
     if len(raw) < row * height:
-        raise DiaphaneError("it ends in the middle of a layer.")
+        raise DiaphaneError(f"it ends in the middle of a layer. {SAVE_AGAIN}")
     rows = np.frombuffer(raw, np.uint8, row * height).reshape(height, row)
     return _numbers(rows, width, depth, compression == ZIP_PREDICTED)
 

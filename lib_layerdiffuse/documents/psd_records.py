@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 
 from ..errors import DiaphaneError
 from .psd_channels import COLOURS
-from .tree import check_size
+from .tree import SAVE_AGAIN, check_size
 
 SIGNATURE = b"8BPS"
 BLOCK, LONG_BLOCK = b"8BIM", b"8B64"
@@ -28,7 +28,7 @@ SOLID = (b"Rd  doub", b"Grn doub", b"Bl  doub")  # in a description of a colour,
 TRANSPARENCY, MASK, WHOLE_MASK = -1, -2, -3  # the last: a mask of pixels and one of a path, together
 HIDDEN, MASK_IS_OFF, MASK_HAS_SETTINGS = 2, 2, 16
 PROFILE = 1039
-TOO_SHORT = "it ends too soon, or says that a part of it is longer than it is."
+TOO_SHORT = f"it ends too soon, or says that a part of it is longer than it is. {SAVE_AGAIN}"
 
 Edges = tuple[int, int, int, int]  # top, left, bottom, right
 
@@ -102,12 +102,12 @@ class Photoshop:
         self.reader = Reader(file, end)
         signature, self.version, self.count, self.height, self.width, self.depth, self.mode = self.reader.values("4sH6xHIIHH")
         if signature != SIGNATURE or self.version not in (1, 2):
-            raise DiaphaneError("it is not a Photoshop document.")
+            raise DiaphaneError(f"it is not a Photoshop document. {SAVE_AGAIN}")
         check_size(self.height, self.width)
         if self.mode not in COLOURS or self.depth not in (1, 8, 16, 32):
             raise DiaphaneError("its colour mode is not read here. Convert it to RGB in the paint program.")
         if self.count < COLOURS[self.mode]:
-            raise DiaphaneError("it has fewer channels than its colours need.")
+            raise DiaphaneError(f"it has fewer channels than its colours need. {SAVE_AGAIN}")
         self.palette = self.reader.part().rest()
         self.profile = _profile(self.reader.part())
         layers = self.reader.part(self._length())
@@ -166,7 +166,7 @@ class Photoshop:
         lengths = dict(info.values(f"h{self._length()}") for _ in range(channels))
         signature, mode, opacity, clipped, flags = info.values("4s4sBBBx")
         if signature != BLOCK:
-            raise DiaphaneError("the list of its layers is damaged.")
+            raise DiaphaneError(f"the list of its layers is damaged. {SAVE_AGAIN}")
         record = Record((top, left, bottom, right), lengths, mode, opacity, bool(clipped), bool(flags & HIDDEN))
         more = info.part()
         _read_mask(record, more.part())

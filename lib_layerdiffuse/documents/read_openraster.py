@@ -13,7 +13,7 @@ from ..errors import DiaphaneError
 from ..pixels.blend import BLENDS, NORMAL
 from .openraster import OPERATIONS
 from .pictures import read_frames
-from .tree import UNKNOWN_MODE, Document, Notes, Part, check_size
+from .tree import SAVE_AGAIN, UNKNOWN_MODE, Document, Notes, Part, check_size
 
 STACK = "stack.xml"
 LONGEST_STACK = 1 << 24  # bytes
@@ -46,17 +46,17 @@ class _Layers:
         check_size(height, width)
         stack = image.find("stack")
         if stack is None:
-            raise DiaphaneError(f"its {STACK} has no stack of layers.")
+            raise DiaphaneError(f"its {STACK} has no stack of layers. {SAVE_AGAIN}")
         return Document(height, width, self._parts(stack, 0, 0), self.notes)
 
     def _stack(self) -> bytes:
         if STACK not in self.archive.namelist():
             raise DiaphaneError(f"there is no {STACK} in it, so it is not an OpenRaster file. Export it as OpenRaster or PSD.")
         if self.archive.getinfo(STACK).file_size > LONGEST_STACK:
-            raise DiaphaneError(f"its {STACK} is longer than any list of layers.")
+            raise DiaphaneError(f"its {STACK} is longer than any list of layers. {SAVE_AGAIN}")
         text = self.archive.read(STACK)
         if b"<!DOCTYPE" in text or b"<!ENTITY" in text:
-            raise DiaphaneError(f"its {STACK} has definitions of its own, which are not read.")
+            raise DiaphaneError(f"its {STACK} has definitions of its own, which are not read. {SAVE_AGAIN}")
         return text
 
     def _parts(self, stack: ElementTree.Element, x: int, y: int) -> tuple[Part, ...]:
@@ -84,7 +84,7 @@ class _Layers:
 
     def _picture(self, source: str, x: int, y: int) -> tuple[Tensor, int, int] | None:
         if source not in self.archive.namelist():
-            raise DiaphaneError(f"the picture {source!r:.120} of one of its layers is missing.")
+            raise DiaphaneError(f"the picture {source!r:.120} of one of its layers is missing. {SAVE_AGAIN}")
         with self.archive.open(source) as entry:
             return next(read_frames(entry))[None], x, y
 

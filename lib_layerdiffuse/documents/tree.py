@@ -18,6 +18,7 @@ MERGE = "merge"
 GROUPS = (APART, MERGE)
 LONGEST_SIDE = 300_000  # of a PSB document
 MOST_PIXELS = 1 << 28  # 16384 x 16384, the largest canvas of ComfyUI
+SAVE_AGAIN = "Open it in a paint program and save it again."
 
 # What cannot be kept, before the names of the layers that it is about.
 UNKNOWN_MODE = "A blend mode that is not known here is taken as normal"
@@ -86,7 +87,7 @@ class Document:
         """The layers, the lowest first. groups: one of GROUPS. Raises DiaphaneError if there is none."""
         found = tuple(self._merged(self.parts) if groups == MERGE else self._apart(self.parts))
         if not found:
-            raise DiaphaneError("there is no layer with a picture in it.")
+            raise DiaphaneError("there is no layer with a picture in it. Rasterize what should be one in a paint program.")
         return Layers(self.height, self.width, tuple(_without_needless_alpha(layer) for layer in found))
 
     def _apart(self, parts: Sequence[Part]) -> Iterator[Layer]:
@@ -177,7 +178,8 @@ def check_size(height: int, width: int) -> None:
     """Raises DiaphaneError for a picture that is empty or larger than anything is, before memory is asked for."""
     if not (0 < height <= LONGEST_SIDE and 0 < width <= LONGEST_SIDE and height * width <= MOST_PIXELS):
         raise DiaphaneError(
-            f"it says that it holds {width}x{height} pixels, which is not read. At most {MOST_PIXELS >> 20} megapixels are."
+            f"it says that it holds {width}x{height} pixels; at least one and at most {MOST_PIXELS >> 20} megapixels are read. "
+            "Change its size in a paint program."
         )
 
 

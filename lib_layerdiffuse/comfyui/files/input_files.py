@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ...documents.pictures import read_frames
 from ...documents.read_openraster import read_openraster
-from ...documents.tree import Document
+from ...documents.tree import SAVE_AGAIN, Document
 from ...errors import DiaphaneError
 from ...pixels.composite import Layers
 from ...pixels.straight import with_alpha
@@ -135,6 +135,5 @@ def _reading(path: Path) -> Iterator[BinaryIO]:
         raise
     except Exception as error:  # a damaged file makes those who decode it raise anything
         raise DiaphaneError(
-            f"{name} cannot be read: it is damaged, of another kind than its name says, or too large for the memory. "
-            "Open it in a paint program and save it again."
+            f"{name} cannot be read: it is damaged, of another kind than its name says, or too large for the memory. {SAVE_AGAIN}"
         ) from error
