@@ -192,10 +192,12 @@ def test_the_node_shows_each_layer_in_its_place_under_its_name(parts: Any, base_
         layer(picture(2, 2, 4), name="fox", x=7, y=6),
         layer(picture(2, 2, 5), name=' 狐/..\\é:"? '),
         layer(picture(2, 2, 6), name="x" * 300),
+        layer(picture(2, 2, 7), name="AUX"),
+        layer(picture(2, 2, 8), name="console"),
     )
     found = parts.save.save_layers(parts.composite.Layers(8, 9, pictures), form, f"shown_{form}", {"workflow": "{}"})
     names = [item["filename"].removesuffix(".png") for item in found["images"]]
-    assert names == ["ground", "fox", "Fox (hidden)", "fox (2)", "狐__._é___", "x" * 200]
+    assert names == ["ground", "fox", "Fox (hidden)", "fox (2)", "狐__._é___", "x" * 200, "_AUX", "console"]
     assert {item["type"] for item in found["images"]} == {"temp"} and {item["type"] for item in found["files"]} == {"output"}
     for item, one in zip(found["images"], pictures, strict=True):
         with Image.open(base_directory / "temp" / item["subfolder"] / item["filename"]) as image:
@@ -224,6 +226,13 @@ def test_batches_are_files_of_their_own(parts: Any, saved: Callable[..., list[Pa
     paths = saved(layers, form, f"batch_{form}/%batch_num%_")
     assert len(paths) == len(set(paths)) == (6 if form == "PNG" else 3)
     assert all(path.is_file() for path in paths)
+
+
+@pytest.mark.parametrize("form", ["PSD", "PNG"])
+def test_a_layer_farther_away_than_files_hold_is_refused(parts: Any, saved: Callable[..., list[Path]], form: str) -> None:
+    far = parts.composite.Layer(picture(2, 2, 1), name="fox", y=-(10**12))
+    with pytest.raises(Exception, match="fox lies at x 0, y -1e\\+12: no file holds that"):
+        saved(parts.composite.Layers(8, 8, (far,)), form, f"far_{form}")
 
 
 @pytest.mark.parametrize("form", ["PSD", "OpenRaster", "PNG"])

@@ -28,7 +28,10 @@ PNG = "PNG"
 FORMATS = (PSD, OPENRASTER, PNG)
 PREVIEW_SIDE = 1024
 LAYER_SIDE = 2048  # of the pictures of layers, which ComfyUI's layer editor opens
+FARTHEST = 1 << 30  # pixels from the canvas's corner to a layer, which files hold in 32 bits
 LONGEST_NAME = 200  # bytes of a file name, of which there may be 255
+# What no file name holds on one system or another, the names of Windows' devices, and two dots, which ComfyUI does not serve.
+IMPOSSIBLE = re.compile(r'[\x00-\x1f<>:"/\\|?*]|\.(?=\.)|^(?=(?:con|prn|aux|nul|com\d|lpt\d) *(?:\.|$))', re.IGNORECASE)
 
 Writer = Callable[[BinaryIO, Layers, np.ndarray, Metadata], None]
 
@@ -38,9 +41,12 @@ def save_layers(layers: Layers, form: str, prefix: str, metadata: Metadata, blen
 
     prefix: as in Save Image; it never leads out of the output folder. The node shows each layer in its place, as ComfyUI's layer editor
     opens them, or the finished pictures, if there is a batch of them. What it shows holds the metadata, so that it can be dropped into
-    ComfyUI. blending: of the finished pictures, see `composite`. Raises DiaphaneError if the disk is full or may not be written; of the
-    picture that could not be saved nothing is left.
+    ComfyUI. blending: of the finished pictures, see `composite`. Raises DiaphaneError for a layer too far away, and if the disk is full
+    or may not be written; of the picture that could not be saved nothing is left.
     """
+    for layer in layers.layers:
+        if max(abs(layer.x), abs(layer.y)) > FARTHEST:
+            raise DiaphaneError(f"{layer.name} lies at x {layer.x:.3g}, y {layer.y:.3g}: no file holds that. Change it where it is placed.")
     folder, name, counter, subfolder = output_place(prefix, layers.width, layers.height)
     count = common_batch([layer.image for layer in layers.layers])
     progress = comfy.utils.ProgressBar(count)
@@ -132,8 +138,7 @@ def file_names(layers: Layers) -> list[str]:
     """The names of the layers, as files can have them: each is another, whatever the case of its letters."""
     names: list[str] = []
     for layer in layers.layers:
-        # ComfyUI serves no file with two dots in its name.
-        name = re.sub(r'[\x00-\x1f<>:"/\\|?*]|\.(?=\.)', "_", layer.name + (" (hidden)" if not layer.visible else ""))
+        name = re.sub(IMPOSSIBLE, "_", layer.name + (" (hidden)" if not layer.visible else ""))
         name = name.encode()[:LONGEST_NAME].decode(errors="ignore").strip(" .") or "_"
         taken = {other.casefold() for other in names}
         possible = itertools.chain([name], (f"{name} ({number})" for number in itertools.count(2)))
