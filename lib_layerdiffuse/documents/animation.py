@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Iterator, Mapping
 from fractions import Fraction
 from typing import BinaryIO
 
@@ -26,9 +27,11 @@ LIMITED = 1  # as FFmpeg numbers the range of colours
 
 
 def write_animation(
-    file: BinaryIO, form: str, frames: Sequence[np.ndarray], fps: float, loop: int, quality: int, metadata: Mapping[str, str]
+    file: BinaryIO, form: str, frames: Iterator[np.ndarray], fps: float, loop: int, quality: int, metadata: Mapping[str, str]
 ) -> None:
     """Write frames [H, W, 4] in 0 to 255, straight alpha. loop: how often they are shown, 0 = for ever; a film does not hold it.
+
+    A film takes one frame after another; the other formats need all of them in memory.
 
     quality: 0 to 100, which is lossless; APNG is always. Raises DiaphaneError if the format cannot hold them or has no encoder.
     """
@@ -39,7 +42,7 @@ def write_animation(
     if form == WEBP and max(first.size) > LARGEST_WEBP:
         raise DiaphaneError(f"WebP holds at most {LARGEST_WEBP} pixels a side, got {first.width}x{first.height}. Set format to APNG.")
     # Whole milliseconds, whose sum is right.
-    times = [round(index * 1000 / fps) for index in range(len(frames) + 1)]
+    times = [round(index * 1000 / fps) for index in range(len(others) + 2)]
     durations = [end - start for start, end in zip(times, times[1:], strict=False)]
     if form == APNG:
         options = {"pnginfo": text_chunks(metadata), "compress_level": COMPRESS_LEVEL}
@@ -56,7 +59,7 @@ def _exif(metadata: Mapping[str, str]) -> Image.Exif:
     return exif
 
 
-def _write_webm(file: BinaryIO, frames: Sequence[np.ndarray], fps: float, quality: int, metadata: Mapping[str, str]) -> None:
+def _write_webm(file: BinaryIO, frames: Iterator[np.ndarray], fps: float, quality: int, metadata: Mapping[str, str]) -> None:
     try:
         import av  # comes with ComfyUI
         from av.codec import Codec
@@ -68,7 +71,8 @@ def _write_webm(file: BinaryIO, frames: Sequence[np.ndarray], fps: float, qualit
             "to WebP or APNG."
         ) from error
 
-    height, width = frames[0].shape[:2]
+    first = next(frames)
+    height, width = first.shape[:2]
     with av.open(file, "w", format="webm") as container:
         container.metadata.update({key: metadata[key] for key in READ.values() if key in metadata})
         stream = container.add_stream("libvpx-vp9", rate=Fraction(round(fps * 1000), 1000))
@@ -78,7 +82,7 @@ def _write_webm(file: BinaryIO, frames: Sequence[np.ndarray], fps: float, qualit
         context = stream.codec_context
         context.colorspace = context.color_primaries = context.color_trc = BT709
         context.color_range = LIMITED
-        for pixels in frames:
+        for pixels in itertools.chain([first], frames):
             frame = av.VideoFrame.from_ndarray(pixels, format="rgba")
             container.mux(stream.encode(frame.reformat(format="yuva420p", dst_colorspace="ITU709", dst_color_range="MPEG")))
         container.mux(stream.encode())

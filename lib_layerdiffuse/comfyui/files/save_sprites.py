@@ -43,7 +43,7 @@ def save_animation(rgba: Tensor, form: str, prefix: str, fps: float, loop: int, 
     folder, name, counter, subfolder = output_place(prefix, width, height)
     path = folder / f"{name}_{counter:05}_.{SUFFIXES[form]}"
     mixes = form == WEBM or (form == WEBP and quality < LOSSLESS)
-    frames = [_frame(picture, bled=mixes) for picture in rgba.split(1)]
+    frames = (_frame(picture, bled=mixes) for picture in rgba.split(1))
     with explaining(folder), whole_file(path) as file:
         write_animation(file, form, frames, fps, loop, quality, metadata)
     return listed(path, subfolder)
