@@ -41,7 +41,10 @@ def checked(node: Node) -> Node:
         for item in schema.inputs:
             if item.id in values:
                 what, given = f"{schema.display_name}: {item.id}", values[item.id]
-                values[item.id] = [_allowed(what, item, x) for x in given] if schema.is_input_list else _allowed(what, item, given)
+                if schema.is_input_list:
+                    values[item.id] = [_allowed(what, item, value) for value in given or [None]]
+                else:
+                    values[item.id] = _allowed(what, item, given)
         return execute(**values)
 
     changed.execute = classmethod(execute_checked)

@@ -92,7 +92,8 @@ class SaveSheet(io.ComfyNode):
     ) -> io.NodeOutput:
         pictures = [picture for batch in images for picture in with_alpha(batch).cpu().split(1)]
         sprites = [as_sprite(picture, trimmed=layout[0] == PACKED and trim[0]) for picture in pictures]
-        sheet = arrange([one.image.shape[1::-1] for one in sprites], layout[0], columns[0], padding[0], power_of_two[0])
+        sizes = [(one.image.shape[1], one.image.shape[0]) for one in sprites]
+        sheet = arrange(sizes, layout[0], columns[0], padding[0], power_of_two[0])
         lines = names[0].splitlines() if len(names) == 1 else names
         metadata = workflow_metadata(cls.hidden.prompt, cls.hidden.extra_pnginfo)
         pixels, files = save_sheet(sprites, sheet, padding[0], bleed[0], lines, filename_prefix[0], metadata)

@@ -68,10 +68,8 @@ def arrange(sizes: Sequence[Pair], layout: str, columns: int = 0, padding: int =
     """Places for sprites of sizes (width, height) that do not overlap, with `padding` pixels between them and at the border.
 
     grid: rows of cells that hold the largest, each sprite in the middle of its own; columns: 0 makes the sheet about square.
-    packed: the tallest first, each as high up as it goes. Raises DiaphaneError for no sprites, or a sheet of more than 16384 pixels a side.
+    packed: the tallest first, each as high up as it goes. Raises DiaphaneError for a sheet of more than 16384 pixels a side.
     """
-    if not sizes:
-        raise DiaphaneError("There are no pictures to put on a sheet. Check the node that is connected to images.")
     cells = [(width + padding, height + padding) for width, height in sizes]
     tried = [_grid(cells, columns)] if layout == GRID else [_packed(cells, width) for width in _widths(cells, padding, power_of_two)]
     sheets = []

@@ -114,8 +114,9 @@ def test_sprites_are_named_by_lines_or_by_a_list_of_prompts(save: Save, base_dir
 
 
 def test_a_sheet_that_cannot_be_says_so(save: Save) -> None:
-    with pytest.raises(Exception, match="no pictures to put on a sheet. Check the node"):
-        save("SaveSheet", **{**sheet_inputs(), "images": []})
+    for name in ("images", "columns", "names"):
+        with pytest.raises(Exception, match=f"{name} got nothing. Check the node"):
+            save("SaveSheet", **{**sheet_inputs(), name: []})
     with pytest.raises(Exception, match="16388x44 pixels; 16384 a side .* Save fewer pictures"):
         save("SaveSheet", **{**sheet_inputs(columns=1), "images": [torch.zeros(1, 40, 16384, 4)]})
 
