@@ -10,6 +10,7 @@ import torch
 from PIL import Image, ImageFile, ImageOps, ImageSequence
 from torch import Tensor
 
+from ..errors import DiaphaneError
 from .tree import check_size
 
 # Pillow has no RGBA of 16 bits and takes the upper byte of each value. How it reads a PNG, and how to read the lower byte by it.
@@ -22,8 +23,8 @@ GREY = "I;16B"
 def read_frames(file: IO[bytes]) -> Iterator[Tensor]:
     """The pictures in a file, [H, W, 3 or 4] each, straight alpha, float32; several if it is animated. Turned as its EXIF says.
 
-    Four channels if it says anything about transparency. Raises DiaphaneError for one that is too large; a file that is no picture
-    raises others.
+    Four channels if it says anything about transparency. Raises DiaphaneError for one that is too large, or of 32 bits; a file that is no
+    picture raises others.
     """
     image = Image.open(file)
     check_size(image.height, image.width)
@@ -38,6 +39,10 @@ def read_frames(file: IO[bytes]) -> Iterator[Tensor]:
 
 
 def _shallow(image: Image.Image) -> np.ndarray:
+    if image.mode.startswith("I;16"):  # a grey TIFF, which Pillow would cut at 255
+        return np.asarray(ImageOps.exif_transpose(image), np.float32)[..., None].repeat(3, axis=-1) / 65535.0
+    if image.mode in ("I", "F"):
+        raise DiaphaneError("its values have 32 bits, which are not read. Save it with 8 or 16 bits in a paint program.")
     transparent = image.has_transparency_data
     return np.asarray(ImageOps.exif_transpose(image).convert("RGBA" if transparent else "RGB"), np.float32) / 255.0
 

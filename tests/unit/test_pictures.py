@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from lib_layerdiffuse.documents.pictures import read_frames
+from lib_layerdiffuse.errors import DiaphaneError
 
 GREY, RGB, GREY_ALPHA, RGBA = 0, 2, 4, 6
 CHANNELS = {GREY: 1, RGB: 3, GREY_ALPHA: 2, RGBA: 4}
@@ -56,6 +57,14 @@ def test_pngs_of_16_bits_at_full_precision(kind: int) -> None:
     if kind in (GREY, RGB):
         [keyed] = frames(deep_png(values, kind, values[2, 3].astype(">u2").tobytes()))
         assert np.array_equal(keyed[..., :3], found) and np.argwhere(keyed[..., 3] == 0).tolist() == [[2, 3]]
+
+
+def test_grey_tiffs_have_16_bits_but_not_32() -> None:
+    values = random(5, 7, most=65535).astype(np.uint16)
+    [found] = frames(saved(Image.fromarray(values), "TIFF"))
+    assert found.shape == (5, 7, 3) and np.abs(found - values[..., None] / 65535).max() < 1e-7
+    with pytest.raises(DiaphaneError, match="32 bits, which are not read. Save it"):
+        frames(saved(Image.fromarray(values.astype(np.float32)), "TIFF"))
 
 
 def test_colour_under_transparent_pixels_stays() -> None:
