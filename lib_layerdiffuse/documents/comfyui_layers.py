@@ -98,7 +98,7 @@ def _layers(item: Fields) -> Iterator[Layer]:
         if len(own) or image.shape[-1] != 3:
             image = with_alpha(image, own if len(own) else None)
         image = resize_rgba(image.flip(mirrored), height, width)
-        image, left, top = place(image, degrees=math.degrees(_number(item, "rotation", 0.0)))
+        image, left, top = place(image, degrees=math.degrees(math.fmod(_number(item, "rotation", 0.0), math.tau)))
         yield Layer(
             image,
             name=name if isinstance(name, str) else "",

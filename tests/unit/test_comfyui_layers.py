@@ -150,6 +150,7 @@ def test_boxes_are_mirrored_scaled_and_turned_about_their_centre() -> None:
     assert corner(rotation=math.pi / 2) == (15.0, 19.0)  # clockwise: up and to the right
     assert corner(rotation=math.pi) == (17.0, 23.0)
     assert corner(flip_h=True, rotation=math.pi) == (11.0, 23.0)
+    assert all(9.0 < place < 26.0 for place in corner(rotation=1e308))
     assert corner(rotation=math.pi / 2 + 0.001) == pytest.approx((15.0, 19.0), abs=0.3)
 
 
