@@ -7,7 +7,7 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..lib_layerdiffuse.comfyui.files.input_files import document_choices, find_document, fingerprint, load_layers
-from ..lib_layerdiffuse.comfyui.files.previews import preview_pictures
+from ..lib_layerdiffuse.comfyui.files.previews import preview
 from ..lib_layerdiffuse.comfyui.messages import counted, notes
 from ..lib_layerdiffuse.documents.tree import APART, GROUPS
 from ..lib_layerdiffuse.errors import DiaphaneError
@@ -98,9 +98,8 @@ class LoadLayers(io.ComfyNode):
         read = f"{counted(len(names), 'layer')}, {layers.width}x{layers.height}: {', '.join(names):.300}."
         hidden = [layer.name for layer in layers.layers if not layer.visible]
         said = [read, *([f"Hidden: {', '.join(hidden):.200}."] if hidden else []), *said]
-        rgba = with_alpha(image)
-        shown = preview_pictures(rgba, cls) | notes(*said)
-        return io.NodeOutput(layers, image, transparency_mask(rgba), picked, "\n".join(names), ui=shown)
+        shown = preview(layers, above=len(names)) | notes(*said)
+        return io.NodeOutput(layers, image, transparency_mask(with_alpha(image)), picked, "\n".join(names), ui=shown)
 
 
 def _picked(layers: Layers, names: list[str]) -> list[Layer]:

@@ -106,7 +106,7 @@ class LoadTransparentImage(io.ComfyNode):
             if any(picture.shape[1:3] != (height, width) for picture in pictures):
                 said.append(f"The pictures have several sizes: smaller ones get transparent margins, all are {width}x{height}.")
             pictures, names = [torch.cat([_centred(picture, height, width) for picture in pictures])], [folder.rpartition("/")[2]]
-        shown = {"images": [preview for picture in pictures for preview in preview_pictures(picture, cls)["images"]]}
+        shown = preview_pictures(pictures, cls)
         return io.NodeOutput(pictures, [transparency_mask(picture) for picture in pictures], names, ui=shown | notes(*said))
 
 

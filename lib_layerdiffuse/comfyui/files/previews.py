@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -38,9 +39,10 @@ def preview(layers: Layers, above: int = 0, blending: str = PHOTOSHOP) -> dict[s
         return {}
 
 
-def preview_pictures(rgba: Tensor, node: type[io.ComfyNode]) -> dict[str, Any]:
+def preview_pictures(batches: Sequence[Tensor], node: type[io.ComfyNode]) -> dict[str, Any]:
     """A node's `ui`: pictures [B, H, W, 4] on a checkerboard, which hold the workflow."""
-    return ui.PreviewImage(over_backdrop(rgba, cell=CELL), cls=node).as_dict()
+    shown = [ui.PreviewImage(over_backdrop(rgba, cell=CELL), cls=node).as_dict()["images"] for rgba in batches]
+    return {"images": [picture for some in shown for picture in some]}
 
 
 def _frame(draw: ImageDraw.ImageDraw, text: str, box: Box) -> None:
