@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from ..errors import DiaphaneError
-from .openraster import COMPRESS_LEVEL, text_chunks
+from .png import COMPRESS_LEVEL, text_chunks
 
 APNG = "APNG"
 WEBP = "WebP"

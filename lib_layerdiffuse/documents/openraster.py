@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import BinaryIO
 from xml.etree import ElementTree
@@ -14,11 +13,10 @@ from PIL.PngImagePlugin import PngInfo
 
 from ..pixels.composite import Layers
 from .bytes import reduced, to_bytes
+from .png import COMPRESS_LEVEL, text_chunks
 
 MEDIA_TYPE = "image/openraster"
 THUMBNAIL_SIDE = 256
-COMPRESS_LEVEL = 4  # as ComfyUI saves PNG files
-LONGEST_KEY = 79
 # The specification has no names for those that begin with "krita:". Programs other than Krita show such layers as normal.
 OPERATIONS = {
     "normal": "svg:src-over",
@@ -85,15 +83,6 @@ def stack_xml(layers: Layers, sources: list[str]) -> bytes:
             },
         )
     return ElementTree.tostring(image, encoding="UTF-8", xml_declaration=True)
-
-
-def text_chunks(metadata: Mapping[str, str]) -> PngInfo:
-    """The metadata as ComfyUI writes it into PNG files, from where its frontend reads it."""
-    chunks = PngInfo()
-    for key, text in metadata.items():
-        # A workflow may have any key; the format allows 79 printable Latin characters.
-        chunks.add_text(re.sub(r"[^ -~]", "_", key)[:LONGEST_KEY] or "_", text)
-    return chunks
 
 
 def _write_png(archive: ZipFile, name: str, image: Image.Image, chunks: PngInfo | None = None) -> None:

@@ -17,7 +17,8 @@ import numpy as np
 from PIL import Image
 
 from ...documents.bytes import flat_bytes, layer_bytes, reduced, to_bytes
-from ...documents.openraster import COMPRESS_LEVEL, text_chunks, write_openraster
+from ...documents.openraster import write_openraster
+from ...documents.png import COMPRESS_LEVEL, text_chunks
 from ...errors import DiaphaneError
 from ...pixels.composite import PHOTOSHOP, Layers, common_batch
 from .output_files import Metadata, Result, explaining, listed, output_place, whole_file, whole_files
@@ -122,7 +123,6 @@ def _show_layers(stem: str, layers: Layers, metadata: Metadata) -> list[Result]:
         _, name, counter, *_ = folder_paths.get_save_image_path(f"{stem}_layers", temporary)
         folder, _, _, subfolder, _ = folder_paths.get_save_image_path(f"{name}_{counter:05}_/{name}", temporary)
         for layer, name in zip(layers.layers, file_names(layers), strict=True):
-            comfy.model_management.throw_exception_if_processing_interrupted()
             path = Path(folder, f"{name}.png")
             _save_reduced(path, layer_bytes(layer, layers.height, layers.width), LAYER_SIDE, metadata)
             shown.append(listed(path, subfolder, "temp"))

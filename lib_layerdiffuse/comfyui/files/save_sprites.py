@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ...documents.animation import LOSSLESS, SUFFIXES, WEBM, WEBP, write_animation
 from ...documents.bytes import to_bytes
-from ...documents.openraster import COMPRESS_LEVEL, text_chunks
+from ...documents.png import COMPRESS_LEVEL, text_chunks
 from ...documents.sheet import Sheet, Sprite, atlas, draw, sprite_names
 from ...pixels.bleed import bleed_rgb
 from .output_files import Metadata, Result, explaining, listed, output_place, whole_file, whole_files
