@@ -96,3 +96,6 @@ def test_a_folder_is_a_list_or_a_batch(node_classes: dict[str, Any], base_direct
     assert batch.shape == (2, 6, 9, 4) and mask.shape == (2, 6, 9) and name == "many"
     assert torch.equal(batch[:1, 1:5, 2:7], small) and np.count_nonzero(batch[0]) <= small.numel()
     assert "all are 9x6" in output.ui["text"][0] and len(output.ui["images"]) == 2
+    comfy.model_management.interrupt_current_processing()
+    with pytest.raises(comfy.model_management.InterruptProcessingException):
+        run(node_classes, "LoadTransparent", image="", folder="many", folder_as="batch")

@@ -116,6 +116,7 @@ def _read_document(file: BinaryIO) -> Document:
 
 def load_picture(path: Path) -> tuple[Tensor, bool]:
     """The frames of a picture [F, H, W, 4], straight alpha, and whether it had alpha. Raises DiaphaneError if it cannot be read."""
+    throw_exception_if_processing_interrupted()
     with _reading(path) as file:
         frames = list(read_frames(file))
         has_alpha = any(frame.shape[-1] == 4 for frame in frames)

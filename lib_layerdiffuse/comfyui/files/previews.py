@@ -25,7 +25,7 @@ SIDE = 512
 CELL = 16  # pixels; side of the checkerboard's cells
 
 
-def preview(layers: Layers, above: int = 0, blending: str = PHOTOSHOP) -> dict[str, Any]:
+def preview(layers: Layers, above: int, blending: str = PHOTOSHOP) -> dict[str, Any]:
     """A node's `ui`: the first picture of the batch on a checkerboard, the layers from number `above` on in frames. Nothing if it fails."""
     try:
         small = thinned(layers.one(0), -(-max(layers.height, layers.width) // SIDE))
