@@ -35,14 +35,14 @@ SAME_LAYERS = {
     "25 A scene layer by layer (SDXL)": "45 A scene layer by layer (SD1.5)",
 }
 
-CUT_OUT, SCENE = "cut-out", "scene"
+CUT_OUT, SCENE, PAINTED = "cut-out", "scene", "painted"
 # What Load Image shows.
 PICTURES = {
     "21 Variant of your cut-out (SDXL)": CUT_OUT,
     "22 Transparent picture along given edges (SDXL)": CUT_OUT,
     "43 Background for your cut-out (SD1.5)": CUT_OUT,
     "44 Foreground for your background (SD1.5)": SCENE,
-    "29 New object in this area (SDXL)": SCENE,
+    "29 New object in this area (SDXL)": PAINTED,
 }
 
 # By the titles of the nodes, or by their ids where titles repeat; every other prompt is empty.
@@ -118,6 +118,9 @@ def draw_inputs(folder: Path) -> None:
     scene = _image(paint_scenes(scenes.rows(scenes.kind == MEADOW), SIDE)[:1])
     star.save(folder / f"{CUT_OUT}.png")
     scene.save(folder / f"{SCENE}.png")
+    painted = Image.new("L", scene.size, 255)
+    painted.paste(0, (36, 36, 116, 116))
+    Image.merge("RGBA", [*scene.split(), painted]).save(folder / f"{PAINTED}.png")  # as ComfyUI's mask editor keeps an area
     star.resize((LARGE, LARGE), Image.Resampling.NEAREST).save(folder / bundled.EXAMPLE)
     bundled.write_document(folder / bundled.DOCUMENT, ground=scene, heart=heart)
 

@@ -66,7 +66,8 @@ def results(server: ComfyServer, name: str) -> list[Image.Image]:
     prompt = mini_workflows.on_mini(name)
     different: list[Image.Image] = []
     for path in server.outputs(server.queue(prompt)):
-        if path.parent.name == "output":
+        # The flat picture of a PSD lies on white under its alpha.
+        if path.parent.name == "output" and path.suffix != ".psd":
             picture = ImageOps.exif_transpose(Image.open(path)).convert("RGBA")
             if not any(is_same(picture, other) for other in different):
                 different.append(picture)
@@ -87,9 +88,10 @@ def arranged(pictures: Sequence[Image.Image]) -> Image.Image:
     share, corners = CARDS[len(pictures)]
     side = round(SIDE * share) - (GAP if len(pictures) > 1 else 0)
     for picture, (x, y) in zip(pictures, corners, strict=True):
-        card = ImageOps.fit(picture.convert("RGBA"), (side, side), Image.Resampling.LANCZOS)
-        ground = checkerboard(side, side)
-        ground.paste(card, mask=card.getchannel("A"))
+        card = ImageOps.contain(picture.convert("RGBA"), (side, side), Image.Resampling.LANCZOS)
+        whole = checkerboard(*card.size)
+        whole.paste(card, mask=card.getchannel("A"))
+        ground = ImageOps.pad(whole, (side, side), color=FELT)
         left, top = (round(share * SIDE) for share in (x, y))
         square.paste(FELT, (left, top, left + side + GAP, top + side + GAP))
         square.paste(ground, (left, top) if len(pictures) == 1 else (left + GAP // 2, top + GAP // 2))
