@@ -26,7 +26,8 @@ SCALE = 0.75
 # Between columns and between the nodes of a column.
 GAP_X, GAP_Y, TITLE = 70, 50, 30
 # A picture belongs into the graph at its right or left; what it shows is no part of the lesson.
-LOWEST = {"SaveImage": 80, "DiaphanePreview": 130, "PreviewImage": 60, "LoadImage": 110, "DiaphaneSaveLayers": 180}
+LOWEST = {"SaveImage": 80, "DiaphanePreview": 130, "PreviewImage": 60, "LoadImage": 330, "DiaphaneSaveLayers": 180}
+LOWEST |= {"DiaphaneSaveSheet": 280, "DiaphaneSaveAnimation": 160, "DiaphaneComposite": 160}
 
 
 def main() -> int:
@@ -110,7 +111,7 @@ def _around(node: Json, workflow: Json) -> Json:
             entry["link"] = entry["link"] if entry.get("link") in kept else None
         for entry in item.get("outputs") or []:
             entry["links"] = [link for link in entry.get("links") or [] if link in kept]
-    return {**workflow, "nodes": shown, "links": near, "groups": []}
+    return {**workflow, "nodes": shown, "links": near, "groups": [], "extra": {}}  # without reroutes
 
 
 if __name__ == "__main__":
