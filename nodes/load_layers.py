@@ -61,7 +61,7 @@ class LoadLayers(io.ComfyNode):
                     "pick",
                     default="",
                     multiline=True,
-                    tooltip="Names of layers, one a line, for the output picked. Empty: all layers.",
+                    tooltip="Names of layers, one a line, for the output picked. Empty: all layers put together.",
                 ),
             ],
             outputs=[
@@ -93,7 +93,8 @@ class LoadLayers(io.ComfyNode):
         layers, said = load_layers(find_document(file), groups)
         layers = named(layers, [])
         image = layers.flatten()
-        picked = [on_canvas(layer, layers.height, layers.width) for layer in _picked(layers, pick.splitlines())]
+        chosen = _picked(layers, pick.splitlines())
+        picked = [on_canvas(layer, layers.height, layers.width) for layer in chosen] or [with_alpha(image)]
         names = [layer.name for layer in layers.layers]
         read = f"{counted(len(names), 'layer')}, {layers.width}x{layers.height}: {', '.join(names):.300}."
         hidden = [layer.name for layer in layers.layers if not layer.visible]
@@ -103,14 +104,14 @@ class LoadLayers(io.ComfyNode):
 
 
 def _picked(layers: Layers, names: list[str]) -> list[Layer]:
-    """The layers of these names, in this order; all if there are none."""
+    """The layers of these names, in this order."""
     wanted = [name.strip() for name in names if name.strip()]
     found = [[layer for layer in layers.layers if layer.name == name] for name in wanted]
     missing = [name for name, some in zip(wanted, found, strict=True) if not some]
     if missing:
         there = ", ".join(layer.name for layer in layers.layers)
         raise DiaphaneError(f"Load Layers finds no layer {missing[0]!r:.120}. Write one of these into pick: {there:.300}.")
-    return [layer for some in found for layer in some] if wanted else list(layers.layers)
+    return [layer for some in found for layer in some]
 
 
 NODES = [LoadLayers]

@@ -86,7 +86,7 @@ FUNCTIONS: dict[Callable[..., Any], Callable[[Tensor], Any]] = {
     masked: lambda x: masked(Layer(x, x=7, y=-9), x[..., 3], 3, 3, 0.5).image,
     clipped_to: lambda x: clipped_to(*stack(x)[1:3]).image,
     clipped_together: lambda x: clipped_together(stack(x)[1], stack(x)[2:4]).image,
-    as_one: lambda x: as_one(stack(x)[1:3], 64, 64).image,
+    as_one: lambda x: as_one(stack(x)[1:3], 64, 64) is not None,
     on_canvas: lambda x: on_canvas(Layer(x, x=7, y=-9), 64, 64),
     whereabouts: lambda x: whereabouts(Layers(*x.shape[1:3], stack(x))),
     thinned: lambda x: thinned(Layers(*x.shape[1:3], stack(x)), 3).flatten(),

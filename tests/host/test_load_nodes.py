@@ -53,7 +53,8 @@ def test_layers_go_out_and_come_back(node_classes: dict[str, Any], form: str) ->
     assert (fox_out[:, :5, 26:] - picture(8, 9, 1)[:, 3:, :4]).abs().max() <= 0.5 / 255 + 1e-6
     assert not fox_out[:, 5:].any() and not fox_out[:, :, :26].any()
     assert "3 layers, 30x20: ground, fox, tree." in output.ui["text"]
-    assert len(run(node_classes, "LoadLayers", file=name, groups="merge", pick="").result[3]) == 3
+    [together] = run(node_classes, "LoadLayers", file=name, groups="merge", pick="").result[3]
+    assert torch.equal(together[..., :3], image)
     comfy.model_management.interrupt_current_processing()
     with pytest.raises(comfy.model_management.InterruptProcessingException):
         run(node_classes, "LoadLayers", file=name, groups="merge", pick="")
