@@ -14,6 +14,7 @@ from tests.browser.conftest import FRONTENDS
 pytestmark = [pytest.mark.browser, FRONTENDS]
 
 CARD = "[data-testid='template-workflow-{}']"
+ANY_CARD = "[data-testid^='template-workflow-']"
 
 
 @pytest.fixture(autouse=True)
@@ -28,7 +29,13 @@ def browse(frontend: Frontend) -> None:
     """Opens the templates of this pack."""
     frontend.page.evaluate("() => app.extensionManager.command.execute('Comfy.BrowseTemplates')")
     frontend.page.locator("[role=dialog]").get_by_text(comfyui.PACK, exact=True).first.click()
-    frontend.page.locator(CARD.format(bundled.names()[0])).wait_for()
+    cards = frontend.page.locator(ANY_CARD)
+    cards.first.wait_for()
+    for _ in range(50):  # more of them come when the last one is seen
+        if cards.count() >= len(bundled.names()):
+            return
+        cards.last.scroll_into_view_if_needed()
+        frontend.page.wait_for_timeout(100)
 
 
 def test_all_are_there(frontend: Frontend) -> None:

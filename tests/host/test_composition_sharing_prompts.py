@@ -100,7 +100,7 @@ def test_areas_in_one_batch_get_their_own_crops(sd15: ModelPatcher, given: Weigh
     positive = [entry for part, text in texts.items() for entry in area(text, part)]
     patched, seen = chunks_of(share_attention(sd15, given, control=picture))
     actual = sample(patched, positive, None, noise(2), cfg=1.0)
-    assert seen == [[0, 0]] * 2, "the host was to run both areas in one batch"
+    assert seen == [[0, 0]], "the host was to run both areas in one batch"
     written_out = Shared(sd15, given)
 
     def by_hand(x: Tensor, sigma: float) -> Tensor:
@@ -111,7 +111,7 @@ def test_areas_in_one_batch_get_their_own_crops(sd15: ModelPatcher, given: Weigh
         return result
 
     swapped = sample(patched, [*area(texts[LEFT], RIGHT), *area(texts[RIGHT], LEFT)], None, noise(2), cfg=1.0)
-    assert_same(actual, euler(sd15, by_hand, noise(2), 2), swapped)
+    assert_same(actual, euler(sd15, by_hand, noise(2), 1), swapped)
 
 
 def test_area_mixes_what_is_inside_and_leaves_what_is_outside(sd15: ModelPatcher, given: Weights, picture: Tensor) -> None:
@@ -153,14 +153,14 @@ def test_prompts_of_unequal_length(sd15: ModelPatcher, joint: Weights, reference
         return away + 3.0 * (denoised(reference.model, x, sigma, positive) - away)
 
     actual = sample(share_attention(sd15, joint), positive, negative, noise(3))
-    assert_same(actual, euler(sd15, guided, noise(3), 2), plain)
+    assert_same(actual, euler(sd15, guided, noise(3), 1), plain)
 
 
 def test_cfg_1_runs_the_positive_prompt_alone(sd15: ModelPatcher, joint: Weights, reference: Shared) -> None:
     patched, seen = chunks_of(share_attention(sd15, joint))
     actual = sample(patched, POSITIVE, NEGATIVE, noise(3), cfg=1.0)
-    assert seen == [[0]] * 2
-    expected = euler(sd15, lambda x, sigma: denoised(reference.model, x, sigma, POSITIVE), noise(3), 2)
+    assert seen == [[0]]
+    expected = euler(sd15, lambda x, sigma: denoised(reference.model, x, sigma, POSITIVE), noise(3), 1)
     assert_same(actual, expected, sample(sd15, POSITIVE, NEGATIVE, noise(3), cfg=1.0))
 
 
@@ -175,7 +175,7 @@ def test_little_memory(
     together = sample(patched, POSITIVE, NEGATIVE, rows)
     monkeypatch.setattr(sd15.model, "memory_required", lambda *_, **__: 1e30)
     apart = sample(patched, POSITIVE, NEGATIVE, rows)
-    assert [len(parts) for parts in seen] == [2, 2, 1, 1, 1, 1]
+    assert [len(parts) for parts in seen] == [2, 1, 1]
     monkeypatch.undo()
     assert_same(apart, together, sample(sd15, POSITIVE, NEGATIVE, rows))
 
@@ -224,7 +224,7 @@ def test_layer_prompts_of_unequal_length(sd15: ModelPatcher, joint: Weights, ref
             unit.texts = None
         return away + 3.0 * (towards - away)
 
-    assert_same(actual, euler(sd15, guided, rows, 2), sample(reference.model, POSITIVE, NEGATIVE, rows))
+    assert_same(actual, euler(sd15, guided, rows, 1), sample(reference.model, POSITIVE, NEGATIVE, rows))
 
 
 @each_order
