@@ -64,7 +64,8 @@ def run(installation: comfyui.ComfyUI, checkpoint: Path | None, text: str | None
         arguments = ["--extra-model-paths-config", str(model_paths(base, checkpoint, installation))]
         print(f"Checkpoint: {checkpoint}")
     else:
-        names = [PICTURE] if text else [PICTURE, *(name for name in bundled.names() if bundled.is_mini(name) and name != PICTURE)]
+        # In the order one learns in, the first three need no picture or file of one's own.
+        names = [PICTURE] if text else [name for name in bundled.names() if bundled.is_mini(name)][:3]
         print("The mini models of this pack: small ones, which know a few shapes, colours and materials.")
         print('Anything else: make demo MODEL=path-or-name PROMPT="a glass bottle, high quality" (any SDXL, SD1.5 or FLUX.1 checkpoint)')
 
