@@ -133,8 +133,8 @@ class PlaceLayer(io.ComfyNode):
                 io.Mask.Input(
                     "into",
                     optional=True,
-                    tooltip="Fit the object into the extent of this: 1 = here, as Painter gives it. x, y, scale and anchor do not count "
-                    "then.",
+                    tooltip="Fit the object into the extent of this: 1 = here, as Painter gives it, not 1 = transparent. x, y, scale and "
+                    "anchor do not count then.",
                 ),
             ],
             outputs=[inputs.LAYERS.Output(display_name="layer", tooltip="For Composite Layers or Save Layers.")],

@@ -10,13 +10,13 @@ from torch import Tensor
 
 from .blend import NORMAL
 from .composite import Layer, composite, inside
-from .straight import with_alpha
+from .straight import alpha_of, with_alpha
 
 
 def masked(layer: Layer, mask: Tensor, x: int, y: int, outside: float = 0.0) -> Layer:
     """A layer whose alpha is multiplied by a mask [B or 1, h, w] at (x, y) of the canvas, 1 = visible, and by `outside` elsewhere."""
     image = layer.image.float()
-    alpha = image[..., 3] if image.shape[-1] == 4 else torch.ones_like(image[..., 0])
+    alpha = alpha_of(image)[..., 0]
     factor = torch.full_like(alpha, outside)
     (top, bottom), (left, right) = (
         inside(offset, length, size)
@@ -30,8 +30,7 @@ def masked(layer: Layer, mask: Tensor, x: int, y: int, outside: float = 0.0) -> 
 
 def clipped_to(layer: Layer, base: Layer) -> Layer:
     """A layer that shows only where another does, as much as that one does."""
-    shows = base.image[..., 3] if base.image.shape[-1] == 4 else torch.ones_like(base.image[..., 0])
-    return masked(layer, shows * base.opacity, base.x, base.y)
+    return masked(layer, alpha_of(base.image)[..., 0] * base.opacity, base.x, base.y)
 
 
 def clipped_together(base: Layer, clipped: Sequence[Layer]) -> Layer:

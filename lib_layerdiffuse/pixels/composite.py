@@ -11,6 +11,7 @@ from torch import Tensor
 from ..errors import DiaphaneError
 from .blend import BLENDS, NORMAL
 from .linear_blend import LINEAR_BLENDS, to_linear, to_srgb
+from .straight import alpha_of
 
 PHOTOSHOP = "as Photoshop"
 EDITOR = "as ComfyUI's editor"
@@ -59,7 +60,7 @@ def _put_over(canvas: Tensor, source: Tensor, mode: str, opacity: float) -> None
     Where the source is fully transparent, the canvas stays as it is, bit for bit. Alpha outside [0, 1], which
     sharpening filters give, is clamped.
     """
-    alpha = (source[..., 3:].clamp(0.0, 1.0) if source.shape[-1] == 4 else torch.ones_like(source[..., :1])) * opacity
+    alpha = alpha_of(source).clamp(0.0, 1.0) * opacity
     shows = alpha > 0.0
     below, alpha_below = canvas[..., :3], canvas[..., 3:]
     above = torch.where(shows, source[..., :3], below)
@@ -78,7 +79,7 @@ def _put_over(canvas: Tensor, source: Tensor, mode: str, opacity: float) -> None
 
 def _blend_inside(canvas: Tensor, source: Tensor, mode: str, opacity: float) -> None:
     """As `_put_over`, both in linear light, by ComfyUI's editor: the alpha of the canvas stays, and where it is 0 nothing changes."""
-    alpha = (source[..., 3:].clamp(0.0, 1.0) if source.shape[-1] == 4 else torch.ones_like(source[..., :1])) * opacity
+    alpha = alpha_of(source).clamp(0.0, 1.0) * opacity
     below = canvas[..., :3]
     above = torch.where(alpha > 0.0, source[..., :3], below)
     if canvas.shape[-1] == 4:

@@ -14,6 +14,7 @@ from torch import Tensor
 from ..errors import DiaphaneError
 from .boxes import LARGEST, Box, cut_to, visible_box
 from .premultiplied import premultiply, resize_rgba, straighten
+from .straight import alpha_of
 
 MARGIN = 1  # transparent pixels around the picture, so that its edges are smooth
 TOP_LEFT = "top left"
@@ -118,8 +119,7 @@ def _turn(image: Tensor, angle: float) -> Tensor:
     turned_width = _same_parity(abs(width * cosine) + abs(height * sine) + 2 * MARGIN, width)
     turned_height = _same_parity(abs(width * sine) + abs(height * cosine) + 2 * MARGIN, height)
 
-    alpha = image[..., 3:4] if image.shape[-1] == 4 else torch.ones_like(image[..., :1])
-    pixels = premultiply(torch.cat((image[..., :3], alpha), dim=-1).float()).movedim(-1, 1)  # BHWC -> BCHW
+    pixels = premultiply(torch.cat((image[..., :3], alpha_of(image)), dim=-1).float()).movedim(-1, 1)  # BHWC -> BCHW
     x = torch.arange(turned_width, device=image.device) - (turned_width - 1) / 2
     y = (torch.arange(turned_height, device=image.device) - (turned_height - 1) / 2)[:, None]
     # Where each pixel of the result comes from, in [-1, 1] over the source.

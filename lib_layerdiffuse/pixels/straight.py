@@ -22,10 +22,15 @@ def with_alpha(image: Tensor, transparency: Tensor | None = None) -> Tensor:
     check_picture(image)
     image = image.float()
     rgb = image[..., :3].expand(-1, -1, -1, 3)
-    alpha = image[..., 3:4] if image.shape[-1] == 4 else torch.ones_like(image[..., :1])
+    alpha = alpha_of(image)
     if transparency is not None:
         alpha = alpha * (1.0 - _mask_for(image, transparency))
     return torch.cat((rgb.expand(len(alpha), -1, -1, -1), alpha), dim=-1)
+
+
+def alpha_of(image: Tensor) -> Tensor:
+    """[B, H, W, C] -> [B, H, W, 1]: the fourth channel, or 1 everywhere if there is none."""
+    return image[..., 3:4] if image.shape[-1] == 4 else torch.ones_like(image[..., :1])
 
 
 def check_picture(image: Tensor) -> None:

@@ -48,7 +48,16 @@ from lib_layerdiffuse.pixels.place import OBJECT_FITS, fit_object, place, place_
 from lib_layerdiffuse.pixels.premultiplied import premultiply, resize_rgba, straighten
 from lib_layerdiffuse.pixels.repair import alpha_levels, defringe, keep_extremes, trim
 from lib_layerdiffuse.pixels.shadow import drop_shadow, rgb
-from lib_layerdiffuse.pixels.straight import check_picture, mask_planes, off_grey, on_grey, resize_mask, transparency_mask, with_alpha
+from lib_layerdiffuse.pixels.straight import (
+    alpha_of,
+    check_picture,
+    mask_planes,
+    off_grey,
+    on_grey,
+    resize_mask,
+    transparency_mask,
+    with_alpha,
+)
 from tests.devices.elsewhere import DEVICE, elsewhere, fake
 
 PICTURES = (((3, 600, 801), torch.float32), ((1, 2048, 2048), torch.float16), ((1, 512, 512), torch.bfloat16))
@@ -111,6 +120,7 @@ FUNCTIONS: dict[Callable[..., Any], Callable[[Tensor], Any]] = {
     trim: lambda x: trim(x, 1)[0],
     drop_shadow: lambda x: drop_shadow(Layer(x), 5, 5, 9.0, 0.4, (1.0, 0.5, 0.0), 0.5).image,
     with_alpha: lambda x: with_alpha(x[..., :3], fake(1, 64, 64, dtype=x.dtype)),
+    alpha_of: alpha_of,
     check_picture: check_picture,
     mask_planes: lambda x: mask_planes(x[..., 3]),
     resize_mask: lambda x: resize_mask(x[..., 3].unsqueeze(1), 100, 77),

@@ -61,8 +61,7 @@ def find_picture(name: Any) -> Path:
 
 def find_pictures(folder: Any) -> list[Path]:
     """The pictures in a folder below input, by their names."""
-    prefix = f"{folder}/"
-    paths = [_find(name, PICTURES) for name in picture_choices() if name.rpartition("/")[0] + "/" == prefix]
+    paths = [_find(name, PICTURES) for name in picture_choices() if name.rpartition("/")[0] == folder]
     if not paths:
         raise DiaphaneError(
             f"There are no pictures in a folder {folder!r:.120} of the input folder. Choose another one, or put them there."

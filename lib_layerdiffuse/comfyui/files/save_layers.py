@@ -57,9 +57,9 @@ def save_layers(layers: Layers, form: str, prefix: str, metadata: Metadata, blen
         comfy.model_management.throw_exception_if_processing_interrupted()
         stem = f"{name.replace('%batch_num%', str(index))}_{counter + index:05}"
         picture = layers.one(index)
-        flat = flat_bytes(picture, blending)
+        flat = None if form == PNG else flat_bytes(picture, blending)
         with explaining(folder):
-            if form == PNG:
+            if flat is None:
                 paths = _save_pngs(folder, stem, picture, metadata)
             else:
                 paths = [folder / f"{stem}_.{'psd' if form == PSD else 'ora'}"]
@@ -70,7 +70,7 @@ def save_layers(layers: Layers, form: str, prefix: str, metadata: Metadata, blen
         if count == 1 and len(layers.layers) > 1:
             shown += _show_layers(stem, picture, metadata)
         else:
-            shown.append(_show(stem, flat, metadata))
+            shown.append(_show(stem, flat_bytes(picture, blending) if flat is None else flat, metadata))
         progress.update(1)
     return {"images": shown, "files": files}
 
