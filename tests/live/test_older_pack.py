@@ -14,6 +14,7 @@ from PIL import Image
 from dev import bundled
 from dev.prompts import set_widgets
 from dev.server import ComfyServer
+from dev.stand_ins.swap import swap_prompt
 
 pytestmark = pytest.mark.live
 
@@ -28,7 +29,7 @@ FAMILIES = {"SD15": "SD1.5", "SDXL": "SDXL"}
 
 
 def old_prompt(name: str) -> Json:
-    prompt = bundled.on_stand_ins(name)
+    prompt = swap_prompt(bundled.prompt(name), FAMILIES[name.rpartition("_")[2].upper()])
     set_widgets(prompt, width=WIDTH, height=HEIGHT, steps=STEPS)
     return prompt
 
