@@ -88,10 +88,9 @@ def arranged(pictures: Sequence[Image.Image]) -> Image.Image:
     share, corners = CARDS[len(pictures)]
     side = round(SIDE * share) - (GAP if len(pictures) > 1 else 0)
     for picture, (x, y) in zip(pictures, corners, strict=True):
-        card = ImageOps.contain(picture.convert("RGBA"), (side, side), Image.Resampling.LANCZOS)
-        whole = checkerboard(*card.size)
-        whole.paste(card, mask=card.getchannel("A"))
-        ground = ImageOps.pad(whole, (side, side), color=FELT)
+        card = ImageOps.fit(picture.convert("RGBA"), (side, side), Image.Resampling.LANCZOS)
+        ground = checkerboard(side, side)
+        ground.paste(card, mask=card.getchannel("A"))
         left, top = (round(share * SIDE) for share in (x, y))
         square.paste(FELT, (left, top, left + side + GAP, top + side + GAP))
         square.paste(ground, (left, top) if len(pictures) == 1 else (left + GAP // 2, top + GAP // 2))

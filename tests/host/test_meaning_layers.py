@@ -25,7 +25,7 @@ from .reference import as_the_host_runs
 
 core: Any = importlib.import_module("nodes")  # ComfyUI's own module
 
-SETS, SIDE, STEPS, GUIDANCE = 12, 128, 20, 2.5
+SETS, SIDE, STEPS, GUIDANCE = 24, 128, 20, 2.5
 JOINT = ("foreground", "background", "blended")
 
 
@@ -74,7 +74,7 @@ def test_joint_layers_fit_and_obey_their_own_prompts(drawn: LayerBatch) -> None:
     verdicts = judge(found["foreground"].movedim(-1, 1))
     shown = [v.shape in caption and v.colour in caption for v, caption in zip(verdicts, drawn.foreground_captions, strict=True)]
     assert sum(shown) >= 0.8 * SETS
-    # By its mean colour alone a background is the one of 12 that was asked for far more often than by chance.
+    # By its mean colour alone a background is the one of 24 that was asked for far more often than by chance.
     means = drawn.background.mean(dim=(2, 3))
     nearest = torch.cdist(found["background"].mean(dim=(1, 2)), means).argmin(dim=1)
     assert (nearest == torch.arange(SETS)).float().mean() >= 0.25
@@ -85,14 +85,14 @@ def test_the_given_layer_is_kept(drawn: LayerBatch, given: str, least: float) ->
     model, clip, vae = load_mini()
     names = tuple(name for name in JOINT if name != given)
     values = []
-    for i in range(5):
+    for i in range(8):
         picture = (drawn.foreground if given == "foreground" else drawn.background)[i : i + 1].movedim(1, -1)
         rgba = picture if picture.shape[-1] == 4 else torch.cat([picture, torch.ones_like(picture[..., :1])], dim=-1)
         one = {name: texts[i : i + 1] for name, texts in captions_of(drawn).items()}
         found = paint(make_joint_from_layer(model, rgba, given), clip, vae, names, one, seed=i)
         expected = over(found["background"], rgba) if given == "foreground" else over(rgba, found["foreground"])
         values.append(likeness(found["blended"], expected))
-    assert sorted(values)[2] >= least
+    assert sorted(values)[4] >= least
 
 
 @pytest.mark.parametrize(("patch", "says"), [(make_transparent, True), (make_joint, False)])
