@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from dataclasses import replace
 
@@ -13,9 +12,8 @@ from torch import Tensor
 from ..errors import DiaphaneError
 from .blend import NORMAL
 from .composite import Layer
+from .gaussian import gaussian_blur, reach_of
 from .straight import with_alpha
-
-SIGMAS = 3  # of the Gaussian, which is cut off there
 
 
 def drop_shadow(
@@ -28,9 +26,9 @@ def drop_shadow(
     """
     grow = round(blur * spread)
     sigma = blur * (1.0 - spread) / 2
-    reach = grow + math.ceil(SIGMAS * sigma)
+    reach = grow + reach_of(sigma)
     alpha = F.pad(with_alpha(layer.image)[..., 3], (reach, reach, reach, reach))
-    alpha = _blurred(_grown(alpha[:, None], grow), sigma)[:, 0]
+    alpha = gaussian_blur(_grown(alpha[:, None], grow), sigma)[:, 0].clamp(0.0, 1.0)
     image = torch.cat((alpha.new_tensor(colour).expand(*alpha.shape, 3), alpha[..., None]), dim=-1)
     name = f"{layer.name} shadow" if layer.name else ""
     at = {"x": layer.x + x - reach, "y": layer.y + y - reach}
@@ -44,18 +42,6 @@ def _grown(alpha: Tensor, steps: int) -> Tensor:
         columns = F.max_pool2d(rows if step % 5 % 2 else alpha, (3, 1), stride=1, padding=(1, 0))
         alpha = torch.maximum(rows, columns)
     return alpha
-
-
-def _blurred(alpha: Tensor, sigma: float) -> Tensor:
-    """[B, 1, H, W] under a Gaussian."""
-    if sigma <= 0.0:
-        return alpha
-    radius = math.ceil(SIGMAS * sigma)
-    distance = torch.arange(-radius, radius + 1, dtype=alpha.dtype, device=alpha.device)
-    kernel = (-0.5 * (distance / sigma) ** 2).exp()
-    kernel = (kernel / kernel.sum())[None, None, None]
-    rows = F.conv2d(alpha, kernel, padding=(0, radius))
-    return F.conv2d(rows, kernel.mT, padding=(radius, 0)).clamp(0.0, 1.0)
 
 
 def rgb(colour: str) -> tuple[float, float, float]:

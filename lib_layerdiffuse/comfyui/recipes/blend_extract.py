@@ -11,11 +11,12 @@ from ...errors import DiaphaneError
 from ...pixels.fit import CROP, FIT, fit_to
 from ...pixels.straight import on_grey
 from ...weights.catalogue import Family, Role
-from ..layers import BACKGROUND, FOREGROUND, LATENT_SCALE
+from ..layers import BACKGROUND, BLENDED, FOREGROUND, LATENT_SCALE
 from ..models.families import require_family, require_vae
 from ..models.weight_files import AUTO, weights_for
 from ..patch.concat_latent import ConcatLatent
 from ..patch.deltas import apply_deltas
+from ..patch.generated import set_layers
 from ..patch.strength import FULL, Strength
 
 BLEND, EXTRACT = "LayerDiffuse Blend", "LayerDiffuse Extract"
@@ -39,7 +40,7 @@ def make_blend(
     family = require_family(model, BLEND, {Family.SDXL: None, Family.SD15: "Use LayerDiffuse Joint From Layer."})
     concat = _encoded(model, vae, [rgba], fit, BLEND)
     with weights_for(model, family, BLEND_ROLES[given], file) as weights:
-        return apply_deltas(model, weights, strength=strength, extra=concat)
+        return set_layers(apply_deltas(model, weights, strength=strength, extra=concat), [BLENDED])
 
 
 def make_extract(
@@ -61,7 +62,7 @@ def make_extract(
     family = require_family(model, EXTRACT, {Family.SDXL: None, Family.SD15: NO_EXTRACTION})
     concat = _encoded(model, vae, [layer, blended], fit, EXTRACT)
     with weights_for(model, family, EXTRACT_ROLES[wanted], file) as weights:
-        return apply_deltas(model, weights, strength=strength, extra=concat)
+        return set_layers(apply_deltas(model, weights, strength=strength, extra=concat), [wanted])
 
 
 def _encoded(model: ModelPatcher, vae: VAE, pictures: list[Tensor], fit: str, node: str) -> ConcatLatent:

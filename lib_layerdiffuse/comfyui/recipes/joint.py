@@ -9,10 +9,11 @@ from ...errors import DiaphaneError
 from ...pixels.fit import CROP
 from ...pixels.straight import on_grey
 from ...weights.catalogue import Family, Role
-from ..layers import BACKGROUND, FOREGROUND
+from ..layers import BACKGROUND, BLENDED, FOREGROUND, NAMES
 from ..models.families import require_family
 from ..models.weight_files import AUTO, weights_for
 from ..patch.attention_sharing import check_arrangement, share_attention
+from ..patch.generated import set_layers
 from ..patch.strength import FULL, Strength
 
 FROM_LAYER_ROLES = {FOREGROUND: Role.FOREGROUND_TO_BACKGROUND, BACKGROUND: Role.BACKGROUND_TO_FOREGROUND}
@@ -25,7 +26,7 @@ def make_joint(model: ModelPatcher, *, strength: Strength = FULL, file: str = AU
     )
     with weights_for(model, family, Role.JOINT, file) as weights:
         check_arrangement(weights, frames=3, control=False)
-        return share_attention(model, weights, strength=strength)
+        return set_layers(share_attention(model, weights, strength=strength), NAMES)
 
 
 def make_joint_from_layer(
@@ -40,4 +41,5 @@ def make_joint_from_layer(
         raise DiaphaneError(f"LayerDiffuse Joint From Layer works from one picture, got {len(rgba)}. Pick one with Get Image from Batch.")
     with weights_for(model, family, FROM_LAYER_ROLES[given], file) as weights:
         check_arrangement(weights, frames=2, control=True)
-        return share_attention(model, weights, control=on_grey(rgba), strength=strength, fit=fit)
+        patched = share_attention(model, weights, control=on_grey(rgba), strength=strength, fit=fit)
+        return set_layers(patched, [BACKGROUND if given == FOREGROUND else FOREGROUND, BLENDED])

@@ -25,10 +25,11 @@ from ...weights.catalogue import Family, Role
 from ..alpha.codec import decode_rgba
 from ..alpha.latents import check_latent
 from ..alpha.loading import transparency_decoder
-from ..layers import BACKGROUND, FOREGROUND
+from ..layers import BACKGROUND, BLENDED, FOREGROUND
 from ..models.families import require_family
 from ..models.weight_files import weights_for
 from ..patch.deltas import apply_deltas
+from ..patch.generated import set_layers
 from ..patch.strength import Strength
 from . import blend_extract, joint
 from .transparent import ATTENTION, CONV, make_transparent
@@ -78,13 +79,14 @@ def apply_joint_from_layer(model: ModelPatcher, image: Tensor, config: str, prom
 
 def apply_blend(model: ModelPatcher, latent: Mapping[str, Any], config: str, weight: float) -> ModelPatcher:
     """A clone of `model` that generates whole pictures around or behind a given layer, which is a LATENT here."""
-    return _given(model, "Layer Diffuse Cond Apply", blend_extract.BLEND_ROLES[GIVEN[config]], weight, latent)
+    return set_layers(_given(model, "Layer Diffuse Cond Apply", blend_extract.BLEND_ROLES[GIVEN[config]], weight, latent), [BLENDED])
 
 
 def apply_extract(model: ModelPatcher, latent: Mapping[str, Any], blended: Mapping[str, Any], config: str, weight: float) -> ModelPatcher:
     """A clone of `model` that generates the other layer of a blended picture; config says which one `latent` is."""
     wanted = BACKGROUND if GIVEN[config] == FOREGROUND else FOREGROUND
-    return _given(model, "Layer Diffuse Diff Apply", blend_extract.EXTRACT_ROLES[wanted], weight, latent, blended)
+    patched = _given(model, "Layer Diffuse Diff Apply", blend_extract.EXTRACT_ROLES[wanted], weight, latent, blended)
+    return set_layers(patched, [wanted])
 
 
 def _given(model: ModelPatcher, node: str, role: Role, weight: float, *latents: Mapping[str, Any]) -> ModelPatcher:

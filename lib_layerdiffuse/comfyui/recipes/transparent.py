@@ -6,10 +6,12 @@ from comfy.model_patcher import ModelPatcher
 
 from ...errors import DiaphaneError
 from ...weights.catalogue import Family, Role
+from ..layers import FOREGROUND
 from ..models.families import require_family
 from ..models.weight_files import AUTO, weights_for
 from ..patch.attention_sharing import check_arrangement, share_attention
 from ..patch.deltas import apply_deltas
+from ..patch.generated import set_layers
 from ..patch.lora import apply_lora
 from ..patch.strength import FULL, Strength
 
@@ -34,4 +36,4 @@ def make_transparent(model: ModelPatcher, *, method: str = AUTO, strength: Stren
     with weights_for(model, family, role, file) as weights:
         if family is Family.SD15:
             check_arrangement(weights, frames=1, control=False)
-        return apply(model, weights, strength=strength)
+        return set_layers(apply(model, weights, strength=strength), [FOREGROUND])
