@@ -41,13 +41,20 @@ ENCODER_VALUES = 4
 
 
 def decode_rgba(
-    decoder: ManagedNetwork[TransparentDecoder], pixels: Tensor, latent: Tensor | None, *, passes: int = 8, tile: int = 0
+    decoder: ManagedNetwork[TransparentDecoder],
+    pixels: Tensor,
+    latent: Tensor | None,
+    *,
+    passes: int = 8,
+    tile: int = 0,
+    report: bool = True,
 ) -> Tensor:
     """Colour and alpha of decoded pictures.
 
     pixels [B, H, W, 3] in [0, 1] of any size, latent [B, C, h, w] in raw VAE space, both finite, of any dtype and device. If the latent
     does not belong to pictures of this size (upscaled or retouched ones), or is None, the network works from the pixels alone.
-    tile: side of the tiles in pixels; 0 takes the picture whole and falls back to tiles when memory runs out.
+    tile: side of the tiles in pixels; 0 takes the picture whole and falls back to tiles when memory runs out. report: whether the node's
+    progress bar shows it.
     -> [B, H, W, 4] float32 in [0, 1], straight alpha, on ComfyUI's intermediate device. Raises DiaphaneError if memory does not suffice.
     """
     count, height, width = shape = pixels.shape[:3]
@@ -58,7 +65,8 @@ def decode_rgba(
     rgba = torch.empty(*shape, 4, device=memory.intermediate_device())
     for _ in decoder.until_finite(Role.DECODER.value, rgba):
         for plan in plans(decoder, "decode", shape, tile, partial(_decoder_bytes, decoder, passes)):
-            progress = comfy.utils.ProgressBar(count * passes * (_count_tiles(height, width, plan.tile) if plan.tile else 1))
+            runs = count * passes * (_count_tiles(height, width, plan.tile) if plan.tile else 1)
+            progress = comfy.utils.ProgressBar(runs) if report else None
             estimate = partial(_tiled_estimate, tile=plan.tile) if plan.tile else _estimate
             try:
                 for rows in plan.batches:
@@ -150,7 +158,7 @@ def _encoder_bytes(encoder: ManagedNetwork[OffsetEncoder], pixels: int) -> int:
 
 
 def _estimate(
-    decoder: ManagedNetwork[TransparentDecoder], pixel: Tensor, latent: Tensor, passes: int, progress: comfy.utils.ProgressBar
+    decoder: ManagedNetwork[TransparentDecoder], pixel: Tensor, latent: Tensor, passes: int, progress: comfy.utils.ProgressBar | None
 ) -> Tensor:
     """`estimate_rgba` for pictures of any size, padded to what the network takes and cropped: [B, 3, H, W] -> [B, 4, H, W] float32."""
     height, width = pixel.shape[2:]
@@ -160,13 +168,19 @@ def _estimate(
 
     def on_pass() -> None:
         memory.throw_exception_if_processing_interrupted()
-        progress.update(len(pixel))
+        if progress is not None:
+            progress.update(len(pixel))
 
     return estimate_rgba(decoder.network, pixel, latent, passes, on_pass)[..., :height, :width]
 
 
 def _tiled_estimate(
-    decoder: ManagedNetwork[TransparentDecoder], pixel: Tensor, latent: Tensor, passes: int, progress: comfy.utils.ProgressBar, tile: int
+    decoder: ManagedNetwork[TransparentDecoder],
+    pixel: Tensor,
+    latent: Tensor,
+    passes: int,
+    progress: comfy.utils.ProgressBar | None,
+    tile: int,
 ) -> Tensor:
     """`_estimate` in tiles of `tile` pixels."""
     height, width = pixel.shape[2:]
