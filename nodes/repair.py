@@ -18,7 +18,8 @@ class RepairAlpha(io.ComfyNode):
             node_id="DiaphaneRepair",
             display_name="Repair Alpha",
             category=inputs.CATEGORY,
-            description="Takes fringes off the edges, cleans faint or nearly opaque parts, and cuts off the transparent border.",
+            description="Takes fringes off the edges, cleans faint or nearly opaque parts, keeps what lies in an area, and cuts off the "
+            "transparent border.",
             search_aliases=[
                 *inputs.ALIASES,
                 "defringe",
@@ -32,6 +33,7 @@ class RepairAlpha(io.ComfyNode):
                 "matte",
                 "matting",
                 "hair",
+                "garbage matte",
             ],
             inputs=[
                 io.Image.Input("image", tooltip="Picture with alpha [B, H, W, 4], straight. Without alpha, connect a mask."),
@@ -60,6 +62,12 @@ class RepairAlpha(io.ComfyNode):
                     tooltip="Cut off the border in which nothing can be seen. A batch is cut to the box that holds all its pictures.",
                 ),
                 io.Int.Input("margin", default=0, min=0, max=1024, advanced=True, tooltip="Pixels that trim leaves around the object."),
+                io.Mask.Input(
+                    "area",
+                    optional=True,
+                    tooltip="1 = keep what is here, as painted in Painter or a mask editor, not 1 = transparent. Alpha outside becomes 0; "
+                    "soft edges stay soft. Resized to the picture.",
+                ),
             ],
             outputs=[
                 io.Image.Output(display_name="rgba", tooltip="The repaired picture, straight alpha [B, h, w, 4]."),
@@ -79,8 +87,11 @@ class RepairAlpha(io.ComfyNode):
         trim: bool,
         margin: int,
         mask: Tensor | None = None,
+        area: Tensor | None = None,
     ) -> io.NodeOutput:
         rgba = repair.alpha_levels(repair.defringe(with_alpha(image, mask), defringe), black, white, gamma)
+        if area is not None:  # after the levels, which would harden its edge
+            rgba = repair.keep_area(rgba, area)
         if not trim:
             return io.NodeOutput(rgba, 0, 0)
         # Estimated alpha is seldom exactly 0. Where `black` says what is haze, all that it leaves counts.

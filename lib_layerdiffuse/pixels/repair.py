@@ -9,6 +9,7 @@ from torch import Tensor
 from ..errors import DiaphaneError
 from .bleed import bleed_rgb
 from .boxes import box_around, cut_to
+from .straight import mask_planes, resize_mask
 
 TRACE = 1e-3  # least weight of colour, for where there is no inside, as in lines one pixel wide
 INVISIBLE = 0.5 / 255  # alpha that a file of 8 bits holds as 0
@@ -48,6 +49,18 @@ def alpha_levels(rgba: Tensor, black: float = 0.0, white: float = 1.0, gamma: fl
         raise DiaphaneError(f"Repair Alpha needs black below white, got black {black:g} and white {white:g}. Lower black or raise white.")
     alpha = ((rgba[..., 3:4] - black) / max(white - black, LEAST_RANGE)).clamp(0.0, 1.0) ** (1.0 / gamma)
     return torch.cat((rgba[..., :3], alpha), dim=-1)
+
+
+def keep_area(rgba: Tensor, area: Tensor) -> Tensor:
+    """Alpha times an area, 1 = keep what is here: a mask [B or 1, h, w], resized to the pictures. Where it is 1 nothing changes.
+
+    Raises DiaphaneError for batches that do not go together.
+    """
+    planes = mask_planes(area).to(rgba).clamp(0.0, 1.0)
+    if 1 not in (len(rgba), len(planes)) and len(rgba) != len(planes):
+        raise DiaphaneError(f"Repair Alpha got {len(rgba)} pictures and {len(planes)} areas. Connect as many areas as pictures, or one.")
+    alpha = rgba[..., 3:4] * resize_mask(planes, *rgba.shape[1:3]).movedim(1, -1)
+    return torch.cat((rgba[..., :3].expand(*alpha.shape[:3], 3), alpha), dim=-1)
 
 
 def keep_extremes(resized: Tensor, alpha: Tensor, reach: int = 2) -> Tensor:
