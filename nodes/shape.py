@@ -51,7 +51,7 @@ class LayerDiffuseShape(io.ComfyNode):
                     options=CORRECTIONS,
                     default=4,
                     advanced=True,
-                    tooltip="How often the layer is decoded, changed and encoded during the sampling. Each costs about as much as two steps.",
+                    tooltip="How many corrections are made. Each decodes the layer, changes it and encodes it, which takes about as long as two steps.",
                 ),
                 io.Float.Input(
                     "end",
@@ -62,8 +62,8 @@ class LayerDiffuseShape(io.ComfyNode):
                     advanced=True,
                     tooltip="Fraction of the sampling until which corrections are made. 0 leaves the model as it is.",
                 ),
-                inputs.weight_file("decoder_file", "Weights of the transparency decoder"),
-                inputs.weight_file("encoder_file", "Weights of the offset encoder"),
+                inputs.weight_file("decoder_file", "Transparency decoder"),
+                inputs.weight_file("encoder_file", "Offset encoder"),
             ],
             outputs=[
                 io.Model.Output(

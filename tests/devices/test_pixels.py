@@ -33,6 +33,7 @@ from lib_layerdiffuse.pixels.clipping import as_one, clipped_to, clipped_togethe
 from lib_layerdiffuse.pixels.composite import EDITOR, Layer, Layers, common_batch, composite, inside, paint
 from lib_layerdiffuse.pixels.coverage import coverage
 from lib_layerdiffuse.pixels.fit import FITS, fit_to
+from lib_layerdiffuse.pixels.gaussian import gaussian_blur, reach_of
 from lib_layerdiffuse.pixels.layer_stack import (
     as_layers,
     confined,
@@ -46,8 +47,9 @@ from lib_layerdiffuse.pixels.layer_stack import (
 from lib_layerdiffuse.pixels.linear_blend import to_linear, to_srgb
 from lib_layerdiffuse.pixels.place import OBJECT_FITS, fit_object, place, place_object
 from lib_layerdiffuse.pixels.premultiplied import premultiply, resize_rgba, straighten
-from lib_layerdiffuse.pixels.repair import alpha_levels, defringe, keep_extremes, trim
+from lib_layerdiffuse.pixels.repair import alpha_levels, defringe, keep_area, keep_extremes, trim
 from lib_layerdiffuse.pixels.shadow import drop_shadow, rgb
+from lib_layerdiffuse.pixels.shadow_layer import shadow_layer
 from lib_layerdiffuse.pixels.straight import (
     alpha_of,
     check_picture,
@@ -116,9 +118,12 @@ FUNCTIONS: dict[Callable[..., Any], Callable[[Tensor], Any]] = {
     resize_rgba: lambda x: resize_rgba(x, 300, 200),
     alpha_levels: lambda x: alpha_levels(x, 0.1, 0.9, 1.5),
     defringe: lambda x: defringe(x, 2),
+    keep_area: lambda x: keep_area(x, fake(1, 64, 64, dtype=x.dtype)),
     keep_extremes: lambda x: keep_extremes(fake(len(x), 64, 64, dtype=x.dtype), x[..., 3]),
     trim: lambda x: trim(x, 1)[0],
+    gaussian_blur: lambda x: gaussian_blur(x.movedim(-1, 1), 2.0),
     drop_shadow: lambda x: drop_shadow(Layer(x), 5, 5, 9.0, 0.4, (1.0, 0.5, 0.0), 0.5).image,
+    shadow_layer: lambda x: [*shadow_layer(x[..., :3], x, x.flip(0)[:, 1:]), *shadow_layer(x[:1], x, x, 0.0, 0.0)],
     with_alpha: lambda x: with_alpha(x[..., :3], fake(1, 64, 64, dtype=x.dtype)),
     alpha_of: alpha_of,
     check_picture: check_picture,
@@ -128,7 +133,7 @@ FUNCTIONS: dict[Callable[..., Any], Callable[[Tensor], Any]] = {
     off_grey: lambda x: off_grey(x[..., :3], x.flip(0)),
     transparency_mask: transparency_mask,
 }
-NUMBERS_ONLY = {inside, common_batch, in_order, named, read_boxes, rgb}  # they see sizes and names, no pixels
+NUMBERS_ONLY = {inside, common_batch, in_order, named, read_boxes, rgb, reach_of}  # they see sizes and names, no pixels
 
 
 def functions() -> Iterator[Any]:

@@ -85,6 +85,12 @@ BATCHES: dict[str, tuple[str, Inputs, list[str]]] = {
         {"layers": {"layer0": picture(batch=2), "layer1": picture(batch=3)}},
         ["batches of 1 and 2 and 3"],
     ),
+    "two backgrounds, three blended": (
+        "DiaphaneShadow",
+        {"background": picture(batch=2), "blended": picture(batch=3)},
+        ["batches of 1 and 2 and 3"],
+    ),
+    "two pictures, three areas": ("DiaphaneRepair", {"image": picture(batch=2), "area": torch.ones(3, SIDE, SIDE)}, ["2 pictures and 3"]),
     "four rows of three layers": (
         "DiaphaneSplitLayers",
         {"samples": latent(batch=4, layers=("foreground", "background", "blended"))},

@@ -150,6 +150,62 @@ def test_repair_trims_haze_off_unless_black_says_what_haze_is(node_classes: Node
     assert repair(node_classes, rgba, black=black, trim=True)[0].shape[1:3] == size
 
 
+def test_repair_keeps_what_lies_in_an_area(node_classes: NodeClasses) -> None:
+    rgba = torch.full((2, 40, 50, 4), 0.8)
+    area = torch.zeros(1, 20, 25)
+    area[:, 5:10, 5:15] = 1.0
+    area[:, 12:15, 5:15] = 0.5
+    settings = {"black": 0.1, "white": 0.9}
+    whole, kept = repair(node_classes, rgba, **settings)[0], repair(node_classes, rgba, area=area, **settings)[0]
+    inside, half = kept[:, 12:18, 12:28], kept[:, 26:28, 12:28]
+    assert torch.equal(inside, whole[:, 12:18, 12:28]) and torch.equal(kept[..., :3], whole[..., :3])
+    assert torch.allclose(half[..., 3], whole[:, 26:28, 12:28, 3] / 2)  # the levels, which come before, do not harden its edge
+    assert (kept[:, :9, :, 3] == 0.0).all() and (kept[:, 31:, :, 3] == 0.0).all() and (whole[..., 3] > 0.8).all()
+    trimmed, x, y = repair(node_classes, rgba, area=area, trim=True)
+    assert (x, y) == (9, 9) and trimmed.shape[1:3] == (22, 22)
+    assert repair(node_classes, rgba, trim=True)[1:] == (0, 0)  # the control
+    for everywhere in (torch.ones(1, 3, 4), torch.full((2, 40, 50), 2.0)):  # some nodes give more than 1
+        assert torch.equal(repair(node_classes, rgba, area=everywhere, **settings)[0], whole)
+    assert repair(node_classes, rgba[:1], area=torch.ones(3, 20, 25))[0].shape == (3, 40, 50, 4)
+
+
+def test_saved_workflows_keep_the_inputs_of_repair_alpha_in_their_order(node_classes: NodeClasses) -> None:
+    inputs = [item.id for item in node_classes["DiaphaneRepair"].define_schema().inputs]
+    assert inputs == ["image", "mask", "defringe", "black", "white", "gamma", "trim", "margin", "area"]
+
+
+# --- shadows ----------------------------------------------------------------------------------------------------------------------------
+
+
+def test_a_shadow_is_a_layer_between_photo_and_object(node_classes: NodeClasses) -> None:
+    """As an artist wires it: Place Layer with mode add for the light, whole pictures, all in Composite Layers."""
+    photo = torch.full((1, 64, 64, 3), 0.5)
+    cat = torch.zeros(1, 64, 64, 4)
+    cat[:, 20:40, 20:40] = torch.tensor([0.9, 0.5, 0.1, 1.0])
+    blended = photo.clone()
+    blended[:, 36:56, 16:44] = 0.25
+    blended[:, 4:14, 16:44] = torch.tensor([0.8, 0.7, 0.5])
+    blended[:, 20:40, 20:40] = cat[:, 20:40, 20:40, :3]
+    mask = 1.0 - cat[..., 3]
+    shadow, light = run(
+        node_classes, "Shadow", background=photo, layer=cat[..., :3], blended=blended, smooth=1.0, threshold=0.03, mask=mask
+    )
+    again = run(node_classes, "Shadow", background=photo, layer=cat, blended=blended, smooth=1.0, threshold=0.03)
+    assert torch.equal(shadow, again[0]) and torch.equal(light, again[1])
+    layers = {"layer0": shadow, "layer1": placed(node_classes, light, mode="add", moves="picture"), "layer2": cat}
+    image, _ = run(node_classes, "Composite", background=photo, layers=layers)
+    plain, _ = run(node_classes, "Composite", background=photo, layers={"layer0": cat})
+    assert (image - blended).abs().mean() < 0.006 < 0.03 < (plain - blended).abs().mean()
+    assert torch.allclose(image[:, 46, 30], blended[:, 46, 30], atol=0.01) and torch.allclose(image[:, 9, 30], blended[:, 9, 30], atol=0.01)
+
+
+def test_an_opaque_layer_has_no_shadow_and_a_note(node_classes: NodeClasses) -> None:
+    settings = {"background": picture(32, 32), "blended": picture(32, 32, 1), "smooth": 3.0, "threshold": 0.03}
+    found = node_classes["DiaphaneShadow"].execute(layer=picture(32, 32, 2)[..., :3], **settings)
+    assert "Nothing in this picture is transparent" in found.ui["text"][0] and all((x[..., 3] == 0.0).all() for x in found.result)
+    assert node_classes["DiaphaneShadow"].execute(layer=picture(32, 32, 2), **settings).ui["text"] == []
+
+
 # --- upscaling --------------------------------------------------------------------------------------------------------------------------
 
 

@@ -31,6 +31,7 @@ MEANT = {
     "atlas": {"DiaphaneSaveSheet"},
     **{word: {"DiaphaneSaveAnimation"} for word in ("gif", "apng", "webp", "webm", "animation")},
     **{word: {"DiaphaneDropShadow"} for word in ("shadow", "glow", "outline")},
+    "cast shadow": {"DiaphaneShadow"},
     "open psd": {"DiaphaneLoadLayers"},
     "photoshop": {"DiaphaneLoadLayers", "DiaphaneSaveLayers"},
     "load png with alpha": {"DiaphaneLoadTransparent"},

@@ -30,6 +30,7 @@ NODES = {
     "DiaphaneSaveSheet",
     "DiaphaneSaveAnimation",
     "DiaphaneDropShadow",
+    "DiaphaneShadow",
 }
 
 
