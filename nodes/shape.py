@@ -51,7 +51,7 @@ class LayerDiffuseShape(io.ComfyNode):
                     options=CORRECTIONS,
                     default=4,
                     advanced=True,
-                    tooltip="How many corrections are made. Each decodes the layer, changes it and encodes it, which takes about as long as two steps.",
+                    tooltip="How many corrections are made. Each decodes the layer, changes it and encodes it: about two steps' time.",
                 ),
                 io.Float.Input(
                     "end",
