@@ -46,8 +46,13 @@ class LatentEncoder:
         return (latent * self.scale).half().cpu()
 
 
-def encode_layers(encoder: LatentEncoder, drawn: LayerBatch, frames: Sequence[str], given: str | None, tokenizer: Tokenizer) -> LatentSet:
-    """Sets of layers as latents, `frames` ("foreground", "background", "blended") in this order; given: the layer that steers them."""
+def encode_layers(
+    encoder: LatentEncoder, drawn: LayerBatch, frames: Sequence[str], given: str | None, tokenizer: Tokenizer, area: bool = False
+) -> LatentSet:
+    """Sets of layers as latents, `frames` ("foreground", "background", "blended") in this order; given: the layer that steers them.
+
+    area: with what a trained brush needs, the outlines, and each frame without the object.
+    """
     latents = {
         FOREGROUND: lambda: encoder.transparent(drawn.foreground),
         BACKGROUND: lambda: encoder.opaque(drawn.background),
@@ -59,7 +64,16 @@ def encode_layers(encoder: LatentEncoder, drawn: LayerBatch, frames: Sequence[st
         torch.stack([latents[frame]() for frame in frames], dim=1),
         torch.stack([tokenizer(captions[frame]) for frame in frames], dim=1),
         (control[given]() * 255).round().to(torch.uint8) if given else None,
+        drawn.outline.to(torch.uint8) if area else None,
+        _without_object(encoder, drawn, frames) if area else None,
     )
+
+
+def _without_object(encoder: LatentEncoder, drawn: LayerBatch, frames: Sequence[str]) -> Tensor:
+    """What each frame is where the object is not: a transparent picture, and the background. -> [B, F, C, h, w]"""
+    background = encoder.opaque(drawn.background)
+    nothing = encoder.transparent(torch.zeros_like(drawn.foreground[:1])).expand_as(background)
+    return torch.stack([nothing if frame == FOREGROUND else background for frame in frames], dim=1)
 
 
 def load_offset_encoder(path: Path) -> OffsetEncoder:

@@ -24,7 +24,7 @@ from lib_layerdiffuse.weights import mini as files
 
 from .data.latents import SD15_SCALE, LatentSet
 from .data.layer_folder import BACKGROUND, BLENDED, FOREGROUND
-from .data.procedural import crop, crowded, layers, transparent_pictures
+from .data.procedural import crop, crowded, layers, named_by_shape, transparent_pictures
 from .data.tokens import procedural_tokens
 from .encode import LatentEncoder, encode_layers, load_offset_encoder
 from .loop import Draws, Run, load_weights, save_weights, train
@@ -33,6 +33,7 @@ from .models.schedule import VELOCITY
 from .models.text_encoder import TextEncoder
 from .models.unet import UNet, UNetLayout
 from .stages.autoencoder import AutoencoderObjective, standardise
+from .stages.brush import BrushObjective, brush_from
 from .stages.diffusion import DiffusionObjective, sharing_for
 from .stages.transparency import TransparencyObjective, TransparencySettings, new_decoder, new_encoder, scaled
 
@@ -54,6 +55,10 @@ WIDE_FROM = 0.5  # fraction of the items, and progress, from which on poses are 
 CROWDED = 0.4  # fraction of the backgrounds with a sprite of their own
 PLAIN = 0.4  # fraction of the base model's later captions of sprites that name only the sprite
 TRIGGER = ", transparent"  # the word for transparent pictures in the base model's captions; the transparent model needs none
+
+BRUSH_FRAMES = (FOREGROUND, BLENDED)
+BRUSH_ITEMS = 1200
+NAMED_BY_SHAPE = 0.5  # fraction of a brush's prompts that name only the shape
 
 logger = logging.getLogger("diaphane.training")
 
@@ -204,6 +209,21 @@ def _base_items(narrow: float = 1.0, plain: float = 0.0) -> Items:
     return items
 
 
+def _brush_items(encoder: LatentEncoder, count: int, generator: torch.Generator, _: float) -> LatentSet:
+    drawn = named_by_shape(crowded(layers(count, SIDE, generator), CROWDED, generator), NAMED_BY_SHAPE, generator)
+    return encode_layers(encoder, drawn, BRUSH_FRAMES, BACKGROUND, procedural_tokens, area=True)
+
+
+def train_brush(family: MiniFiles, run: Run) -> None:
+    """A brush, from the network for layers beside a given background: half of its prompts name only the shape."""
+
+    data = _latents(family, run, BRUSH_ITEMS, _brush_items)
+    unet, text_encoder = family.unet().requires_grad_(False), family.text_encoder().requires_grad_(False)
+    sharing = brush_from(load_weights(family.path(files.BACKGROUND_TO_FOREGROUND)), UNET.model_channels)
+    train(run, BrushObjective(unet, text_encoder, data, prediction=VELOCITY, sharing=sharing, same_caption=0.2))
+    save_weights(sharing.state_dict(), family.path(files.BRUSH))
+
+
 @dataclass(frozen=True)
 class Stage:
     train: Callable[[MiniFiles, Run], None]
@@ -259,6 +279,7 @@ STAGES = {
     "joint": _sharing(files.JOINT, (FOREGROUND, BACKGROUND, BLENDED), 3600, 12),
     "fg2bg": _sharing(files.FOREGROUND_TO_BACKGROUND, (BACKGROUND, BLENDED), 1200, 16, given=FOREGROUND),
     "bg2fg": _sharing(files.BACKGROUND_TO_FOREGROUND, (FOREGROUND, BLENDED), 3000, 16, given=BACKGROUND),
+    "brush": Stage(train_brush, {"steps": 1100, "batch": 12, "learning_rate": 1.5e-3, "average": 0.99, "save_every": 100}, (files.BRUSH,)),
 }
 
 
@@ -267,6 +288,7 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "mini", help="checkpoints and TensorBoard logs")
     parser.add_argument("--out", type=Path, default=ROOT / "mini", help="where the finished files go")
     parser.add_argument("--only", choices=STAGES, nargs="+", default=list(STAGES), help="these stages alone")
+    parser.add_argument("--precision", choices=("bf16", "no"), default="bf16", help="no: float32, for processors that only emulate bf16")
     parser.add_argument("--cpu", action="store_true", help="even if there is a GPU")
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
@@ -276,7 +298,7 @@ def main() -> None:
         if stage.is_complete(family):
             logger.info("%s is complete: %s", name, ", ".join(stage.files))
             continue
-        run = Run(folder=args.runs / name, precision="bf16", cpu=args.cpu, **stage.settings)
+        run = Run(folder=args.runs / name, precision=args.precision, cpu=args.cpu, **stage.settings)
         torch.manual_seed(run.seed)
         stage.train(family, run)
         shutil.rmtree(run.folder / "checkpoint", ignore_errors=True)

@@ -10,6 +10,7 @@ h and w its height and width. All results have the dtype and device of the input
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping
 from typing import cast
@@ -135,7 +136,10 @@ def _multiply(device: torch.device, first: nn.Linear, *others: nn.Linear) -> Non
 
 
 class ControlEncoder(nn.Module):
-    """The given layer's picture [g, 3, H, W] in [-1, 1] -> control maps [g, m, h, w] at 1/8, 1/16, 1/32 and 1/64."""
+    """The given layer's picture [g, 3, H, W] in [-1, 1] -> control maps [g, m, h, w] at 1/8, 1/16, 1/32 and 1/64.
+
+    A file may read more channels than 3: a trained brush reads the area and its precision beside the picture.
+    """
 
     def __init__(self, prefix: str, shapes: Shapes, ops: Operations, **factory):
         super().__init__()
@@ -157,6 +161,11 @@ class ControlEncoder(nn.Module):
             maps.append(part(maps[-1]))
         return maps[1:]
 
+    @property
+    def channels(self) -> int:
+        """Of the pictures that it reads."""
+        return cast(nn.Conv2d, self.blocks_0[0]).in_channels
+
 
 class Hookers(nn.Module):
     """Only the level `hookers.` in the released key names."""
@@ -177,6 +186,20 @@ class AttentionSharing(nn.Module):
         self.hookers = Hookers([SharingUnit(f"hookers.layers.{n}.", shapes, self.frames, ops, **factory) for n in range(count)])
         has_control = any(key.startswith("kwargs_encoder.") for key in shapes)
         self.kwargs_encoder = ControlEncoder("kwargs_encoder.", shapes, ops, **factory) if has_control else None
+        self.mask_head: nn.Conv2d | None = None
+        if "mask_head.weight" in shapes:
+            squares, channels = shapes["mask_head.weight"][:2]
+            self.mask_head = ops.Conv2d(channels, squares, 3, padding=1, **factory)
+
+    def object_mask(self, features: Tensor) -> Tensor:
+        """Where the object is, as a trained brush predicts it.
+
+        features [n, c, h, w]: of the foreground frames, what the UNet's last convolution reads -> [n, 1, H, W] in [0, 1], at the
+        pixels' size: the head's channels are squares of pixels.
+        """
+        assert self.mask_head is not None
+        squares = self.mask_head(features)
+        return F.pixel_shuffle(squares, math.isqrt(squares.shape[1])).sigmoid()
 
     @property
     def units(self) -> list[SharingUnit]:

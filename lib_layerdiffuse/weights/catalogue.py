@@ -36,6 +36,7 @@ class Role(str, Enum):
     BACKGROUND_BLENDED_TO_FOREGROUND = "background + blended -> foreground"
     FOREGROUND_TO_BACKGROUND = "foreground -> background + blended"
     BACKGROUND_TO_FOREGROUND = "background -> foreground + blended"
+    BRUSH = "brush (background and area -> foreground + blended)"  # none was released: models bring their own
     DECODER = "transparency decoder"
     ENCODER = "offset encoder"
 

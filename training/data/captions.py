@@ -22,13 +22,13 @@ _SCENE_WORDS = {"sky": "a blue sky", "sunset": "a sunset", "night": "a night sky
 HELD_OUT_OF = 5  # one in 5 combinations of shape, colour and material is kept for tests
 
 
-def _article(words: str) -> str:
+def article(words: str) -> str:
     return f"{'an' if words[0] in 'aeiou' else 'a'} {words}"
 
 
 def describe(shape: str, colour: str, material: str, *, other: bool = False) -> str:
     """As in "a red glass heart". `other`: in the rarer of two ways."""
-    return _article(_MATERIAL_WORDS[material][other].format(colour=colour, shape=shape))
+    return article(_MATERIAL_WORDS[material][other].format(colour=colour, shape=shape))
 
 
 def sprite_captions(sprites: Sprites, other: Tensor) -> list[str]:
@@ -43,7 +43,7 @@ def scene_captions(scenes: Scenes) -> list[str]:
     for kind, colour in zip(scenes.kind.tolist(), scenes.colour.tolist(), strict=True):
         words = f"{COLOURS[colour]} {SCENES[kind]}"
         is_plural = words.endswith("s")
-        captions.append(_SCENE_WORDS[SCENES[kind]] if kind >= COLOURED else words if is_plural else _article(words))
+        captions.append(_SCENE_WORDS[SCENES[kind]] if kind >= COLOURED else words if is_plural else article(words))
     return captions
 
 

@@ -20,6 +20,8 @@ class LatentSet:
     latents: Tensor  # [N, F, C, h, w], scaled as the UNet sees them, fp16
     tokens: Tensor  # [N, F, 77]
     control: Tensor | None = None  # [N, 3, H, W] uint8: the given layer on mid-grey
+    outline: Tensor | None = None  # [N, 1, H, W] uint8: 1 inside of the foreground's outline
+    without: Tensor | None = None  # as latents: what each frame is where the object is not
 
     def __len__(self) -> int:
         return len(self.latents)
@@ -43,9 +45,5 @@ class LatentSet:
     def joined(cls, parts: Iterable[LatentSet]) -> LatentSet:
         """One set of several."""
         every = list(parts)
-        control = [part.control for part in every if part.control is not None]
-        return cls(
-            torch.cat([part.latents for part in every]),
-            torch.cat([part.tokens for part in every]),
-            torch.cat(control) if control else None,
-        )
+        columns = {field.name: [getattr(part, field.name) for part in every] for field in fields(cls)}
+        return cls(**{name: torch.cat(column) for name, column in columns.items() if column[0] is not None})

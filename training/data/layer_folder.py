@@ -10,6 +10,7 @@ from .folder import read_square
 from .procedural import LayerBatch
 
 FOREGROUND, BACKGROUND, BLENDED = "foreground", "background", "blended"
+INSIDE = 0.5  # alpha from which on a pixel counts as inside of a picture's outline
 
 
 class LayerFolder:
@@ -31,12 +32,14 @@ class LayerFolder:
     def block(self, first: int, count: int) -> LayerBatch:
         """`count` sets from `first` on, fewer at the end."""
         names = self.names[first : first + count]
+        foreground = torch.stack([read_square(layer_file(name, FOREGROUND, "png"), self.side) for name in names])
         return LayerBatch(
-            foreground=torch.stack([read_square(layer_file(name, FOREGROUND, "png"), self.side) for name in names]),
+            foreground=foreground,
             background=torch.stack([read_square(layer_file(name, BACKGROUND, "png"), self.side)[:3] for name in names]),
             foreground_captions=[_caption(name, FOREGROUND) for name in names],
             background_captions=[_caption(name, BACKGROUND) for name in names],
             blended_captions=[_caption(name, BLENDED) for name in names],
+            outline=foreground[:, 3:] > INSIDE,
         )
 
 

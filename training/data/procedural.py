@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from .captions import blended_captions, keep_out, scene_captions, sprite_captions
+from .captions import article, blended_captions, keep_out, scene_captions, sprite_captions
 from .colours import COLOURS
 from .scenes import draw_scenes, paint_scenes
 from .shapes import SHAPES
-from .sprites import Sprites, draw_ambiguous_pairs, draw_any, draw_sprites, paint
+from .sprites import Sprites, draw_ambiguous_pairs, draw_any, draw_sprites, outline, paint
 
 NAMED = 3  # materials that captions have a word for
 ALL = slice(None)
@@ -28,6 +28,7 @@ class LayerBatch:
     foreground_captions: list[str]
     background_captions: list[str]
     blended_captions: list[str]
+    outline: Tensor  # [B, 1, H, W] bool: inside of the foreground's outline, see-through or not
 
     @property
     def blended(self) -> Tensor:
@@ -52,7 +53,7 @@ def layers(count: int, side: int, generator: torch.Generator, rows: Rows = ALL, 
     other = torch.rand(count, generator=generator) < 0.3
     sprites, scenes, other = sprites.rows(rows), scenes.rows(rows), other[rows]
     captions = sprite_captions(sprites, other), scene_captions(scenes)
-    return LayerBatch(paint(sprites, side), paint_scenes(scenes, side), *captions, blended_captions(*captions))
+    return LayerBatch(paint(sprites, side), paint_scenes(scenes, side), *captions, blended_captions(*captions), outline(sprites, side))
 
 
 def crowded(drawn: LayerBatch, fraction: float, generator: torch.Generator) -> LayerBatch:
@@ -61,6 +62,13 @@ def crowded(drawn: LayerBatch, fraction: float, generator: torch.Generator) -> L
     busy = torch.rand(len(drawn.background), generator=generator) < fraction
     others = paint(seen_sprites(len(busy), generator), side)
     return replace(drawn, background=torch.where(busy.view(-1, 1, 1, 1), over(others, drawn.background), drawn.background))
+
+
+def named_by_shape(drawn: LayerBatch, fraction: float, generator: torch.Generator) -> LayerBatch:
+    """The same with a fraction of the sprites named by their shape alone, as in "a star"; the shape is the last word of a caption."""
+    short = (torch.rand(len(drawn.foreground_captions), generator=generator) < fraction).tolist()
+    names = [article(name.split()[-1]) if few else name for name, few in zip(drawn.foreground_captions, short, strict=True)]
+    return replace(drawn, foreground_captions=names, blended_captions=blended_captions(names, drawn.background_captions))
 
 
 def transparent_pictures(count: int, side: int, generator: torch.Generator, rows: Rows = ALL) -> Tensor:

@@ -89,12 +89,7 @@ def draw_ambiguous_pairs(count: int, generator: torch.Generator) -> tuple[Sprite
 
 def paint(sprites: Sprites, side: int) -> Tensor:
     """Sprites as pictures [B, 4, side, side] in [0, 1], straight alpha."""
-    axis = (torch.arange(side) + 0.5) / side * 2 - 1
-    pixels = torch.stack(torch.meshgrid(axis, axis, indexing="xy"), dim=-1)  # HW2
-    cos, sin = sprites.turn.cos(), sprites.turn.sin()
-    back = torch.stack([torch.stack([cos, -sin], dim=1), torch.stack([sin, cos], dim=1)], dim=1)  # columns turn back
-    points = (pixels - sprites.centre[:, None, None]) @ back[:, None] / sprites.scale[:, None, None, None]
-
+    points = _own_points(sprites, side)
     distance = signed_distance(sprites.shape, points)
     coverage = (0.5 - distance * sprites.scale[:, None, None] * side / 2).clamp(0, 1)
     shade = (points * sprites.light[:, None, None]).sum(-1)
@@ -104,6 +99,20 @@ def paint(sprites: Sprites, side: int) -> Tensor:
         if rows.any():
             alpha[rows], rgb[rows] = recipe(sprites.rows(rows), points[rows], distance[rows], coverage[rows], shade[rows])
     return torch.cat([rgb.clamp(0, 1), alpha.unsqueeze(1)], dim=1)
+
+
+def outline(sprites: Sprites, side: int) -> Tensor:
+    """Which pixels are inside of the sprites' outlines, whatever their alpha is there: [B, 1, side, side] bool."""
+    return (signed_distance(sprites.shape, _own_points(sprites, side)) < 0).unsqueeze(1)
+
+
+def _own_points(sprites: Sprites, side: int) -> Tensor:
+    """The pixels' places as a sprite of unit size that stands upright in the middle has them: [B, side, side, 2]."""
+    axis = (torch.arange(side) + 0.5) / side * 2 - 1
+    pixels = torch.stack(torch.meshgrid(axis, axis, indexing="xy"), dim=-1)  # HW2
+    cos, sin = sprites.turn.cos(), sprites.turn.sin()
+    back = torch.stack([torch.stack([cos, -sin], dim=1), torch.stack([sin, cos], dim=1)], dim=1)  # columns turn back
+    return (pixels - sprites.centre[:, None, None]) @ back[:, None] / sprites.scale[:, None, None, None]
 
 
 Painted = tuple[Tensor, Tensor]  # alpha [B, H, W], rgb [B, 3, H, W]

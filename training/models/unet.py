@@ -188,7 +188,8 @@ class Downsample(nn.Module):
 class UNet(nn.Module):
     """Latents [B, C, h, w] in model space (scaled), timesteps [B], text [B, T, D], SDXL's vector [B, V] -> [B, C, h, w].
 
-    With `sharing`, rows are N sets of F consecutive frames; `control` [N, 3, 8h, 8w] in [-1, 1] is the given layer on mid-grey.
+    With `sharing`, rows are N sets of F consecutive frames; `control` [N, 3, 8h, 8w] in [-1, 1] is the given layer on mid-grey,
+    and has as many channels as the control encoder reads.
     """
 
     def __init__(self, layout: UNetLayout):
@@ -245,6 +246,18 @@ class UNet(nn.Module):
         sharing: AttentionSharing | None = None,
         control: Tensor | None = None,
     ) -> Tensor:
+        return self.out[-1](self.features(x, timestep, context, vector, sharing, control))
+
+    def features(
+        self,
+        x: Tensor,
+        timestep: Tensor,
+        context: Tensor,
+        vector: Tensor | None = None,
+        sharing: AttentionSharing | None = None,
+        control: Tensor | None = None,
+    ) -> Tensor:
+        """What the last convolution makes the result of: [B, model_channels, h, w]."""
         embedding = self.time_embed(timestep_embedding(timestep, self.layout.model_channels))
         if vector is not None:
             embedding = embedding + self.label_emb(vector)
@@ -270,7 +283,7 @@ class UNet(nn.Module):
         x = run(self.middle_block, x)
         for parts in self.output_blocks:
             x = run(parts, torch.cat([x, skips.pop()], dim=1))
-        return self.out(x)
+        return self.out[:-1](x)
 
 
 def _in_forward_order(sharing: AttentionSharing) -> list[SharingUnit]:

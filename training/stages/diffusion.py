@@ -6,6 +6,7 @@ around a frozen UNet.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import cast
 
@@ -25,6 +26,19 @@ from ..models.unet import UNet
 
 FIRST = 0.15  # share of the items that is in use at the start, if it widens
 CAPTION_DROPOUT = 0.1  # share of captions that are left empty, for guidance without a classifier
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one step learns from: N items of F frames each, and what steers them."""
+
+    items: Tensor  # [N], their places in the set
+    clean: Tensor  # [(N F), C, h, w]
+    noise: Tensor  # as clean
+    t: Tensor  # [(N F)]
+    text: Tensor  # [(N F), T, D]
+    vector: Tensor | None  # [(N F), V]
+    control: Tensor | None  # [N, 3, H, W] in [-1, 1]
 
 
 class DiffusionObjective(Objective):
@@ -55,6 +69,18 @@ class DiffusionObjective(Objective):
         self.widens_until = widens_until
 
     def forward(self, draws: Draws, player: str = "") -> dict[str, Tensor]:
+        step = self.step(draws)
+        x = noisy(step.clean, step.noise, step.t)
+        predicted = self.unet(x, step.t, step.text, step.vector, self.sharing, step.control).float()
+        error = (predicted - target(step.clean, step.noise, step.t, self.prediction)).square().mean(dim=(1, 2, 3))
+        losses = {"total": error.mean()}
+        frames = self.data.frames
+        if frames > 1:
+            losses |= {f"frame_{i}": part.mean() for i, part in enumerate(rearrange(error, "(n f) -> f n", f=frames))}
+        return losses
+
+    def step(self, draws: Draws) -> Step:
+        """What one step learns from."""
         device = next(self.parameters()).device
         frames = self.data.frames
         items = self.items(draws)
@@ -74,12 +100,7 @@ class DiffusionObjective(Objective):
 
         encoded = self.text_encoder(tokens)
         text, vector = encoded if isinstance(encoded, tuple) else (encoded, None)
-        predicted = self.unet(noisy(clean, noise, t), t, text, vector, self.sharing, control).float()
-        error = (predicted - target(clean, noise, t, self.prediction)).square().mean(dim=(1, 2, 3))
-        losses = {"total": error.mean()}
-        if frames > 1:
-            losses |= {f"frame_{i}": part.mean() for i, part in enumerate(rearrange(error, "(n f) -> f n", f=frames))}
-        return losses
+        return Step(items, clean, noise, t, text, vector, control)
 
     def items(self, draws: Draws) -> Tensor:
         """Which items a step looks at: every one once, in another order, before any comes again, unless simple ones go first."""
