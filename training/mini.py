@@ -33,6 +33,7 @@ from .models.schedule import VELOCITY
 from .models.text_encoder import TextEncoder
 from .models.unet import UNet, UNetLayout
 from .stages.autoencoder import AutoencoderObjective, standardise
+from .stages.brush import FRAMES as BRUSH_FRAMES
 from .stages.brush import BrushObjective, brush_from
 from .stages.diffusion import DiffusionObjective, sharing_for
 from .stages.transparency import TransparencyObjective, TransparencySettings, new_decoder, new_encoder, scaled
@@ -56,7 +57,6 @@ CROWDED = 0.4  # fraction of the backgrounds with a sprite of their own
 PLAIN = 0.4  # fraction of the base model's later captions of sprites that name only the sprite
 TRIGGER = ", transparent"  # the word for transparent pictures in the base model's captions; the transparent model needs none
 
-BRUSH_FRAMES = (FOREGROUND, BLENDED)
 BRUSH_ITEMS = 1200
 NAMED_BY_SHAPE = 0.5  # fraction of a brush's prompts that name only the shape
 

@@ -10,7 +10,6 @@ h and w its height and width. All results have the dtype and device of the input
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Mapping
 from typing import cast
@@ -25,6 +24,7 @@ from .operations import Operations, build
 
 PROJECTIONS = ("q", "k", "v", "out")
 NORM_EPS = 1e-6
+CELL = 8  # pixels of a latent's cell, along either side
 CONTROL_HALVINGS = (2, 4, 6)  # convolutions of the control encoder's first part that halve the picture
 
 # (q, k, v [b, t, c], heads) -> [b, t, c]
@@ -161,11 +161,6 @@ class ControlEncoder(nn.Module):
             maps.append(part(maps[-1]))
         return maps[1:]
 
-    @property
-    def channels(self) -> int:
-        """Of the pictures that it reads."""
-        return cast(nn.Conv2d, self.blocks_0[0]).in_channels
-
 
 class Hookers(nn.Module):
     """Only the level `hookers.` in the released key names."""
@@ -189,6 +184,8 @@ class AttentionSharing(nn.Module):
         self.mask_head: nn.Conv2d | None = None
         if "mask_head.weight" in shapes:
             squares, channels = shapes["mask_head.weight"][:2]
+            if squares != CELL**2:
+                raise ValueError(f"a mask head has {CELL**2} channels, got {squares}")
             self.mask_head = ops.Conv2d(channels, squares, 3, padding=1, **factory)
 
     def object_mask(self, features: Tensor) -> Tensor:
@@ -199,7 +196,7 @@ class AttentionSharing(nn.Module):
         """
         assert self.mask_head is not None
         squares = self.mask_head(features)
-        return F.pixel_shuffle(squares, math.isqrt(squares.shape[1])).sigmoid()
+        return F.pixel_shuffle(squares, CELL).sigmoid()
 
     @property
     def units(self) -> list[SharingUnit]:

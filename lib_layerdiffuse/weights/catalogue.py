@@ -155,6 +155,10 @@ def lookup(family: Family, role: Role) -> WeightFile:
     if (family, role) in roles:
         return roles[family, role]
     others = " and ".join(other for other in Family if (other, role) in roles)
+    if not others:
+        raise DiaphaneError(
+            f"There are no released weights for '{role}'. Use Mini Models (demo), which bring some, or choose a file that you have trained."
+        )
     instead = [close for close in _INSTEAD.get(role, ()) if (family, close) in roles]
     advice = f" {family} has {' and '.join(repr(str(close)) for close in instead)} instead." if instead else ""
     raise DiaphaneError(f"There are no released {family} weights for '{role}', only for {others}: use a model of that family.{advice}")

@@ -13,6 +13,7 @@ _LOOKS = (
     (r"diffusion_model\.input_blocks\.0\.0\.weight::diff::0", "an SDXL delta file (that changes the first convolution)"),
     (r".+::(lora|diff)::\d", "an SDXL delta file (attention, transparent image)"),
     (r"hookers\.layers\.\d+\.to_q_lora\.2\..*", "SD1.5 attention sharing of 3 layers (joint)"),
+    (r"mask_head\..*", "attention sharing of 2 layers beside a given one and an area (a trained brush)"),
     (r"kwargs_encoder\..*", "SD1.5 attention sharing of 2 layers beside a given one"),
     (r"hookers\.layers\..*", "SD1.5 attention sharing of 1 layer (transparent image)"),
     (r".*\.lora_.*", "a LoRA (for ComfyUI's own Load LoRA node)"),

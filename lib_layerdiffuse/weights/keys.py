@@ -115,9 +115,13 @@ def sharing_frames(state_dict: Mapping[str, Tensor]) -> int:
     return count
 
 
-def sharing_has_control(state_dict: Mapping[str, Tensor]) -> bool:
-    """Whether the frames are steered by a given layer (fg2bg and bg2fg, docs/facts.md section 6)."""
-    return any(key.startswith("kwargs_encoder.") for key in state_dict)
+def sharing_control_channels(state_dict: Mapping[str, Tensor]) -> int:
+    """Channels of the picture that steers the frames: 0 for none, 3 for a given layer (fg2bg and bg2fg, docs/facts.md section 6).
+
+    5 for a trained brush: the given layer, the area, and how precisely it is meant (training/stages/brush.py).
+    """
+    first = next((value for key, value in state_dict.items() if key == "kwargs_encoder.blocks_0.0.weight"), None)
+    return 0 if first is None else _size(first, 1)
 
 
 def _size(tensor: Tensor, axis: int) -> int:

@@ -17,7 +17,7 @@ from torch import Tensor
 from dev.stand_ins.models import build_clip
 from dev.stand_ins.vae import build_vae
 from lib_layerdiffuse.comfyui.models.weight_files import FOLDER
-from lib_layerdiffuse.weights.keys import parse_deltas, sharing_frames, sharing_has_control
+from lib_layerdiffuse.weights.keys import parse_deltas, sharing_control_channels, sharing_frames
 from training.commands import diffusion, layers, transparency
 from training.data.procedural import layers as painted
 from training.data.tokens import clip_tokenizer
@@ -172,9 +172,9 @@ def test_layers_write_sharing_files(files: Path, tmp_path: Path) -> None:
         return load_weights(out)
 
     joint = train("joint", "foreground", "background", "blended")
-    assert sharing_frames(joint) == 3 and not sharing_has_control(joint)
+    assert sharing_frames(joint) == 3 and not sharing_control_channels(joint)
     given = train("given", "background", "blended", "--given", "foreground")
-    assert sharing_frames(given) == 2 and sharing_has_control(given)
+    assert sharing_frames(given) == 2 and sharing_control_channels(given) == 3
     assert all(given[f"hookers.layers.{n}.temporal_o.weight"].any() for n in range(32))
 
 

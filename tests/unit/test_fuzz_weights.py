@@ -118,7 +118,7 @@ def short(error: DiaphaneError) -> None:
 def use(tensors: Mapping[str, Tensor]) -> None:
     """All that a file goes through before a network or model has to do with it."""
     looks_like(tensors)
-    for function in (grammar.parse_deltas, grammar.transparency_parts, grammar.sharing_frames, grammar.sharing_has_control):
+    for function in (grammar.parse_deltas, grammar.transparency_parts, grammar.sharing_frames, grammar.sharing_control_channels):
         try:
             found = function(tensors)
         except WeightsError as error:

@@ -14,9 +14,9 @@ FOLDER = Path(__file__).resolve().parents[2] / "mini"
 NAMES = (mini.MODEL, mini.TEXT_ENCODER, mini.AUTOENCODER, *mini.LAYER_WEIGHTS.values())
 
 
-def test_all_of_it_fits_in_sixteen_megabytes() -> None:
+def test_all_of_it_fits_in_twenty_four_megabytes() -> None:
     assert {path.name for path in FOLDER.iterdir()} == {"README.md", *(f"{name}.safetensors" for name in NAMES)}
-    assert sum(path.stat().st_size for path in FOLDER.iterdir()) <= 16_000_000
+    assert sum(path.stat().st_size for path in FOLDER.iterdir()) <= 24_000_000
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -106,7 +106,7 @@ def test_a_decoder_is_what_its_shapes_say(levels: int, resnets: int, latents: in
 def test_frames_are_counted(frames: int, control: bool) -> None:
     table = stand_ins.attention_sharing_shapes(frames, control=control)
     file = {key: torch.empty(shape, device="meta") for key, shape in table.items()}
-    assert (grammar.sharing_frames(file), grammar.sharing_has_control(file)) == (frames, control)
+    assert (grammar.sharing_frames(file), grammar.sharing_control_channels(file)) == (frames, 3 * control)
 
 
 @few

@@ -50,7 +50,7 @@ KINDS = {
     "narrow_sdxl_unet_shapes": "a UNet",
 }
 DELTAS = ["narrow_sdxl_transparent_attn", "narrow_sdxl_transparent_conv", "narrow_sdxl_fg2ble", "narrow_sdxl_bgble2fg"]
-SHARING = {"plain_f1": (1, False), "plain_f3": (3, False), "control_f2": (2, True)}
+SHARING = {"plain_f1": (1, 0), "plain_f3": (3, 0), "control_f2": (2, 3)}
 
 
 def table(name: str) -> dict[str, tuple[int, ...]]:
@@ -232,9 +232,9 @@ def test_channels_of_the_wrong_part() -> None:
 
 
 @pytest.mark.parametrize(("name", "expected"), SHARING.items())
-def test_sharing(name: str, expected: tuple[int, bool]) -> None:
+def test_sharing(name: str, expected: tuple[int, int]) -> None:
     state_dict = zeros(f"narrow_attention_sharing_{name}_shapes")
-    assert (grammar.sharing_frames(state_dict), grammar.sharing_has_control(state_dict)) == expected
+    assert (grammar.sharing_frames(state_dict), grammar.sharing_control_channels(state_dict)) == expected
 
 
 def test_sharing_refuses_other_files() -> None:

@@ -6,6 +6,10 @@
 writes an attention sharing file with the released key names. The three layers of a picture are files of one name in --data:
 NAME.foreground.png (RGBA), NAME.background.png, and their captions NAME.foreground.txt, NAME.background.txt and NAME.blended.txt;
 training.commands.dataset makes such a folder from transparent pictures. With --given, one layer steers the others as a picture.
+
+    ... --frames foreground blended --given background --area --start-from layer_model/layer_sd15_bg2fg.safetensors
+
+writes a brush (SmartBrush, in layers), which paints only inside of an area and predicts where the object is.
 """
 
 from __future__ import annotations
@@ -21,7 +25,9 @@ from ..data.layer_folder import BACKGROUND, BLENDED, FOREGROUND, LayerFolder
 from ..data.procedural import layers
 from ..data.tokens import clip_tokenizer, procedural_tokens
 from ..encode import LatentEncoder, encode_layers
-from ..loop import save_weights, train
+from ..loop import load_weights, save_weights, train
+from ..stages.brush import FRAMES as BRUSH_FRAMES
+from ..stages.brush import BrushObjective, brush_from
 from ..stages.diffusion import DiffusionObjective, sharing_for
 from .arguments import add_data_argument, add_model_arguments, add_run_arguments, check_side, latent_encoder_of, run_of
 
@@ -42,7 +48,7 @@ def encode(args: argparse.Namespace, encoder: LatentEncoder) -> LatentSet:
         folder = LayerFolder(Path(args.data), args.side)
         blocks = (folder.block(first, BLOCK) for first in range(0, len(folder), BLOCK))
         tokenizer = clip_tokenizer(args.tokenizer)
-    return LatentSet.joined(encode_layers(encoder, block, args.frames, args.given, tokenizer) for block in blocks)
+    return LatentSet.joined(encode_layers(encoder, block, args.frames, args.given, tokenizer, args.area) for block in blocks)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -51,6 +57,8 @@ def main(arguments: list[str] | None = None) -> None:
     add_data_argument(parser, "a folder of layers", side=512)
     parser.add_argument("--frames", nargs="+", choices=(FOREGROUND, BACKGROUND, BLENDED), default=[FOREGROUND, BACKGROUND, BLENDED])
     parser.add_argument("--given", choices=(FOREGROUND, BACKGROUND), help="the layer that is there already")
+    parser.add_argument("--area", action="store_true", help="a brush: an area says where the object goes, and how precisely")
+    parser.add_argument("--start-from", type=Path, help="with --area: the file for layers beside a background that is trained on")
     parser.add_argument("--rank", type=int, default=256)
     parser.add_argument("--out", type=Path, required=True, help="the attention sharing file")
     add_run_arguments(parser, steps=10_000, batch=16, learning_rate=1e-5)
@@ -58,6 +66,10 @@ def main(arguments: list[str] | None = None) -> None:
     check_side(parser, args.side)
     if args.given in args.frames:
         parser.error(f"--given {args.given} cannot be among --frames, which are what is generated")
+    if args.area and (args.given, tuple(args.frames)) != (BACKGROUND, BRUSH_FRAMES):
+        parser.error(f"--area goes with --given {BACKGROUND} --frames {' '.join(BRUSH_FRAMES)}")
+    if args.start_from and not args.area:
+        parser.error("--start-from goes with --area")
 
     torch.manual_seed(args.seed)
     unet = load_unet(args.checkpoint).requires_grad_(False)
@@ -66,7 +78,11 @@ def main(arguments: list[str] | None = None) -> None:
     text_encoder = load_text_encoder(args.checkpoint, unet, args.side).requires_grad_(False)
     data = encode(args, latent_encoder_of(args, unet))
     sharing = sharing_for(unet, len(args.frames), args.rank, CONTROL_WIDTHS if args.given else ())
-    train(run_of(args), DiffusionObjective(unet, text_encoder, data, prediction=args.prediction, sharing=sharing))
+    if args.area:
+        start = load_weights(args.start_from) if args.start_from else sharing.state_dict()
+        sharing = brush_from(start, unet.layout.model_channels)
+    objective = BrushObjective if args.area else DiffusionObjective
+    train(run_of(args), objective(unet, text_encoder, data, prediction=args.prediction, sharing=sharing))
     save_weights(sharing.state_dict(), args.out)
 
 

@@ -13,14 +13,15 @@ import torch.nn.functional as F
 from einops import rearrange, repeat
 from torch import Tensor
 
-from lib_layerdiffuse.nets.attention_sharing import AttentionSharing
+from lib_layerdiffuse.nets.attention_sharing import CELL, AttentionSharing
 
+from ..data.layer_folder import BLENDED, FOREGROUND
 from ..data.precision import COARSEST, area
 from ..loop import Draws
 from ..models.schedule import noisy, target
 from .diffusion import DiffusionObjective
 
-CELL = 8  # pixels of a latent's cell
+FRAMES = (FOREGROUND, BLENDED)
 CONTROL = 5  # channels of the control picture: the background's three, the area, its precision
 MASK_WEIGHT = 0.01  # lambda of equation 10
 EXACT = 0.5  # share of the areas that are the object's outline
@@ -84,9 +85,11 @@ def brush_from(start: Mapping[str, Tensor], features: int, *, mask_head: bool = 
     """A brush that continues a network for layers beside a given background ("background -> foreground + blended").
 
     features: channels that the UNet's last convolution reads. What the first control convolution makes of area and precision is
-    random at first, as strong as what it makes of the picture.
+    random at first, as strong as what it makes of the picture. Raises ValueError for any other network.
     """
-    weights = {key: tensor.float() for key, tensor in start.items()}
+    if FIRST_CONTROL not in start or start[FIRST_CONTROL].shape[1] > CONTROL:
+        raise ValueError("a brush starts from a network for layers beside a given background (such as layer_sd15_bg2fg.safetensors)")
+    weights = {key: tensor.float() for key, tensor in start.items() if not key.startswith(f"{HEAD}.")}
     first = weights[FIRST_CONTROL]
     new = torch.randn(first.shape[0], CONTROL - first.shape[1], *first.shape[2:]) * first.std()
     weights[FIRST_CONTROL] = torch.cat([first, new], dim=1)

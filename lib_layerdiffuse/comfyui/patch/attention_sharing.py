@@ -11,7 +11,7 @@ of a control map.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -29,11 +29,12 @@ from ...errors import DiaphaneError, WeightsError
 from ...nets.attention_sharing import PROJECTIONS, AttentionSharing, SharingUnit
 from ...nets.operations import shapes_of
 from ...pixels.fit import CROP
-from ...weights.keys import excerpt, looks_like, sharing_frames, sharing_has_control
+from ...weights.keys import excerpt, looks_like, sharing_control_channels, sharing_frames
 from ..models.complete import check_complete
 from .additional import attach, attached
 from .control_maps import ControlMaps
 from .forward_hooks import ForwardHook, ForwardHooks
+from .predicted_mask import PredictedMask, check_mask_head
 from .strength import FULL, Activity, Strength
 from .unmerged import Patches
 from .weight_patches import add_merged, low_rank_patch, weight_shapes
@@ -58,6 +59,10 @@ PLACES: dict[tuple[Block, str], str] = {
 # How often the latent has been halved in each block.
 LEVELS: dict[Block, int] = {(kind, i): {"input": (i - 1) // 3, "output": 3 - i // 3, "middle": 3}[kind] for kind, i in BLOCKS}
 
+# Channels of the control picture, and what they show.
+GIVEN, GIVEN_AND_AREA = 3, 5
+BESIDE = {0: "", GIVEN: " beside a given one", GIVEN_AND_AREA: " beside a given one and an area"}
+
 OTHER_ENGINE = "load an SD1.5 checkpoint with ComfyUI's own loader"
 OTHER_MODEL = "Load an SD1.5 checkpoint (distilled ones have fewer blocks)."
 
@@ -69,20 +74,23 @@ def share_attention(
     control: Tensor | None = None,
     strength: Strength = FULL,
     fit: str = CROP,
+    around: Sequence[float] = (),
     **fields: float,
 ) -> ModelPatcher:
     """A clone of `model` whose frames share attention; how many there are and their rank come from the weights.
 
-    control: the given layer as an opaque picture [1, H, W, 3] in [0, 1], for files that are steered by one; fit: how it is brought to
-    the size of the generation. strength: of all that is added. fields: weight, start and end, in place of those of `strength`.
+    control: the given layer as an opaque picture [1, H, W, C] in [0, 1], for files that are steered by one; C is 3, and 5 (colours,
+    area, precision) for a trained brush. fit: how it is brought to the size of the generation; around: what "fit" puts around it, for
+    every channel. strength: of all that is added. fields: weight, start and end, in place of those of `strength`.
     Raises WeightsError if the file is no attention sharing file, needs a control picture or has no use for one, or is for another model.
     """
     strength = replace(strength, **fields)
     check_complete(state_dict, AttentionSharing, "a whole SD1.5 attention sharing file")
     shapes = shapes_of(state_dict)
     layout = AttentionSharing.from_shapes(shapes, device="meta")
-    _check_control(layout, control)
+    _check_control(sharing_control_channels(state_dict), control)
     _check_channels(shapes, len(layout.units), model)
+    check_mask_head(layout, model)
 
     patched = model.clone()
     if strength.is_empty:
@@ -101,11 +109,13 @@ def share_attention(
             unit.multiply_out(model.load_device, merged)
 
     net = attach(patched, key, build, fill)
-    maps = None if control is None else ControlMaps(control, fit, net, key)
+    maps = None if control is None else ControlMaps(control, fit, net, key, around)
     sharing = Sharing(net, maps, activity, key)
     sharing.attach(patched)
     if maps is not None:
         maps.attach(patched)
+    if net.mask_head is not None:
+        PredictedMask(net.frames, activity, key).attach(patched)
     if merged:
         add_merged(patched, _changes(state_dict), strength.weight)
     else:
@@ -113,10 +123,10 @@ def share_attention(
     return patched
 
 
-def check_arrangement(state_dict: Mapping[str, Tensor], *, frames: int, control: bool) -> None:
-    """Raise WeightsError unless a sharing file is for so many layers at once and does, or does not, take a given one."""
-    if (sharing_frames(state_dict), sharing_has_control(state_dict)) != (frames, control):
-        needed = f"{frames} {'layer' if frames == 1 else 'layers'}{' beside a given one' if control else ''}"
+def check_arrangement(state_dict: Mapping[str, Tensor], *, frames: int, control: int) -> None:
+    """Raise WeightsError unless a sharing file is for so many layers at once, and reads a control picture of so many channels (0: none)."""
+    if (sharing_frames(state_dict), sharing_control_channels(state_dict)) != (frames, control):
+        needed = f"{frames} {'layer' if frames == 1 else 'layers'}{BESIDE[control]}"
         raise WeightsError(f"This is not a file for {needed}. {looks_like(state_dict)} Choose another file, or auto.")
 
 
@@ -281,13 +291,19 @@ def _changes(state_dict: Mapping[str, Tensor]) -> Patches:
     }
 
 
-def _check_control(net: AttentionSharing, control: Tensor | None) -> None:
-    if net.kwargs_encoder is None and control is not None:
+def _check_control(channels: int, control: Tensor | None) -> None:
+    """channels: that the file's control encoder reads, 0 if it has none."""
+    if not channels and control is not None:
         raise WeightsError(
             "This attention sharing file takes no given layer. Choose a foreground -> background or background -> foreground file."
         )
-    if net.kwargs_encoder is not None and control is None:
+    if channels and control is None:
         raise WeightsError("This attention sharing file needs a given layer. Use LayerDiffuse Joint From Layer.")
+    if control is not None and control.shape[-1] != channels:
+        raise WeightsError(
+            f"This attention sharing file reads {channels} channels beside the layers, got {control.shape[-1]}: "
+            f"{GIVEN} are the given layer's colours, {GIVEN_AND_AREA} are those, an area and its precision. Choose another file, or auto."
+        )
 
 
 def _check_channels(shapes: Mapping[str, tuple[int, ...]], count: int, model: ModelPatcher) -> None:

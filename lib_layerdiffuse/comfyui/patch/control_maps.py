@@ -5,10 +5,11 @@ Shapes: G conditions of a run, M channels of a map, h x w cells at one level of 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import comfy.conds
+import torch
 import torch.nn.functional as F
 from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import CallbacksMP, WrappersMP
@@ -24,13 +25,15 @@ GREY = 0.5
 class ControlMaps:
     """Control maps of one picture. They are computed once per size and device, and deleted when the sampling ends."""
 
-    def __init__(self, picture: Tensor, fit: str, net: AttentionSharing, network_key: str):
-        """picture [1, H, W, 3] in [0, 1], float32; fit: how it is brought to the size of the generation.
+    def __init__(self, picture: Tensor, fit: str, net: AttentionSharing, network_key: str, fill: Sequence[float] = ()):
+        """picture [1, H, W, C] in [0, 1], float32; fit: how it is brought to the size of the generation.
 
+        fill: of every channel, what "fit" puts around the picture; grey around its colours and 0 around all else if not given.
         network_key: where the options of a run hold the network whose control encoder makes the maps, if not `net`.
         """
-        self.picture = picture[..., :3].movedim(-1, 1)  # BHWC -> BCHW
+        self.picture = picture.movedim(-1, 1)  # BHWC -> BCHW
         self.fit = fit
+        self.fill = torch.tensor([*fill] or [GREY if channel < 3 else 0.0 for channel in range(picture.shape[-1])])
         self.net, self.network_key = net, network_key
         self.key = f"{network_key}.control"
         self._maps: dict[tuple[Any, ...], list[Tensor]] = {}
@@ -56,7 +59,7 @@ class ControlMaps:
         return maps[level] if tuple(maps[level].shape[2:]) == size else F.interpolate(maps[level], size, mode="bilinear")
 
     def _at(self, latent_size: tuple[int, ...]) -> Tensor:
-        return fit_to(self.picture, latent_size[0] * LATENT_SCALE, latent_size[1] * LATENT_SCALE, self.fit, fill=GREY)
+        return fit_to(self.picture, latent_size[0] * LATENT_SCALE, latent_size[1] * LATENT_SCALE, self.fit, self.fill)
 
     def _encode(self, picture: Tensor, options: dict[str, Any]) -> list[Tensor]:
         encoder = options.get(self.network_key, self.net).kwargs_encoder

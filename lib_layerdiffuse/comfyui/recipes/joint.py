@@ -12,7 +12,7 @@ from ...weights.catalogue import Family, Role
 from ..layers import BACKGROUND, BLENDED, FOREGROUND, NAMES
 from ..models.families import require_family
 from ..models.weight_files import AUTO, weights_for
-from ..patch.attention_sharing import check_arrangement, share_attention
+from ..patch.attention_sharing import GIVEN, check_arrangement, share_attention
 from ..patch.generated import set_layers
 from ..patch.strength import FULL, Strength
 
@@ -25,7 +25,7 @@ def make_joint(model: ModelPatcher, *, strength: Strength = FULL, file: str = AU
         model, "LayerDiffuse Joint", {Family.SD15: None, Family.SDXL: "Use LayerDiffuse Transparent, then LayerDiffuse Blend and Extract."}
     )
     with weights_for(model, family, Role.JOINT, file) as weights:
-        check_arrangement(weights, frames=3, control=False)
+        check_arrangement(weights, frames=3, control=0)
         return set_layers(share_attention(model, weights, strength=strength), NAMES)
 
 
@@ -40,6 +40,6 @@ def make_joint_from_layer(
     if len(rgba) != 1:
         raise DiaphaneError(f"LayerDiffuse Joint From Layer works from one picture, got {len(rgba)}. Pick one with Get Image from Batch.")
     with weights_for(model, family, FROM_LAYER_ROLES[given], file) as weights:
-        check_arrangement(weights, frames=2, control=True)
+        check_arrangement(weights, frames=2, control=GIVEN)
         patched = share_attention(model, weights, control=on_grey(rgba), strength=strength, fit=fit)
         return set_layers(patched, [BACKGROUND if given == FOREGROUND else FOREGROUND, BLENDED])

@@ -35,5 +35,5 @@ def make_transparent(model: ModelPatcher, *, method: str = AUTO, strength: Stren
     apply = {Family.SD15: share_attention, Family.SDXL: apply_deltas, Family.FLUX: apply_lora}[family]
     with weights_for(model, family, role, file) as weights:
         if family is Family.SD15:
-            check_arrangement(weights, frames=1, control=False)
+            check_arrangement(weights, frames=1, control=0)
         return set_layers(apply(model, weights, strength=strength), [FOREGROUND])
