@@ -177,12 +177,28 @@ def test_layers_write_sharing_files(files: Path, tmp_path: Path) -> None:
     assert sharing_frames(given) == 2 and sharing_control_channels(given) == 3
     assert all(given[f"hookers.layers.{n}.temporal_o.weight"].any() for n in range(32))
 
+    beside = train("beside", "foreground", "blended", "--given", "background")
+    start = str(tmp_path / "beside.safetensors")
+    for name, more in (
+        ("brush", ()),
+        ("continued", ("--start-from", start)),
+        ("again", ("--start-from", str(tmp_path / "brush.safetensors"))),
+    ):
+        brush = train(name, "foreground", "blended", "--given", "background", "--area", "--seed", "5", *more)
+        assert sharing_frames(brush) == 2 and sharing_control_channels(brush) == 5
+        assert brush.keys() - beside.keys() == {"mask_head.weight", "mask_head.bias"}
+        # So few steps change little of what they start from.
+        first = "hookers.layers.0.to_q_lora.0.down.weight"
+        assert torch.allclose(brush[first], beside[first], atol=0.05) == (name == "continued")
+
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--side", "100"], "multiple of 64, got 100"),
         (["--frames", "foreground", "--given", "foreground"], "cannot be among --frames"),
+        (["--area", "--given", "background", "--frames", "blended"], "--area goes with --given background --frames foreground blended"),
+        (["--start-from", "x"], "--start-from goes with --area"),
     ],
 )
 def test_wrong_arguments(files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str) -> None:

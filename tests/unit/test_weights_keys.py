@@ -237,6 +237,14 @@ def test_sharing(name: str, expected: tuple[int, int]) -> None:
     assert (grammar.sharing_frames(state_dict), grammar.sharing_control_channels(state_dict)) == expected
 
 
+def test_a_brush_reads_an_area_and_its_precision() -> None:
+    brush = zeros("narrow_attention_sharing_control_f2_shapes")
+    first = "kwargs_encoder.blocks_0.0.weight"
+    brush |= {first: torch.zeros(len(brush[first]), 5, 3, 3), "mask_head.weight": torch.zeros(64, 32, 3, 3)}
+    assert grammar.sharing_control_channels(brush) == 5
+    assert "It looks like attention sharing of 2 layers beside a given one and an area" in message(grammar.parse_deltas, brush)
+
+
 def test_sharing_refuses_other_files() -> None:
     decoder = zeros("decoder_sd_shapes")
     assert f"It looks like {DECODER}." in message(grammar.sharing_frames, decoder)
