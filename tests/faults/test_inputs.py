@@ -29,6 +29,7 @@ SOCKETS: dict[str, dict[str, str]] = {
     "DiaphaneJointFromLayer": {"model": "MODEL", "image": "IMAGE", "mask": "MASK"},
     "DiaphaneBlend": {"model": "MODEL", "vae": "VAE", "image": "IMAGE", "mask": "MASK"},
     "DiaphaneExtract": {"model": "MODEL", "vae": "VAE", "blended": "IMAGE", "layer": "IMAGE", "layer_mask": "MASK"},
+    "DiaphaneShape": {"model": "MODEL", "vae": "VAE", "area": "MASK"},
     "DiaphaneLayerPrompts": {name: "CONDITIONING" for name in ("base", "foreground", "background", "blended")},
     "DiaphaneEmptyLayers": {},
     "DiaphaneEmptyTransparent": {"vae": "VAE", "area": "MASK"},
@@ -76,6 +77,7 @@ NUMBERS: dict[str, dict[str, tuple[float, float]]] = {
     **{name: {"weight": (-1, 3), "start": (0, 1), "end": (0, 1)} for name in ("DiaphaneTransparent", "DiaphaneJoint")},
     **{name: {"weight": (-1, 3), "start": (0, 1), "end": (0, 1)} for name in ("DiaphaneJointFromLayer", "DiaphaneBlend")},
     "DiaphaneExtract": {"weight": (-1, 3), "start": (0, 1), "end": (0, 1)},
+    "DiaphaneShape": {"precision": (0, 1), "strength": (0, 4), "end": (0, 1)},
     "DiaphaneEmptyLayers": {"width": (64, 8192), "height": (64, 8192), "sets": (1, 64)},
     "DiaphaneEmptyTransparent": {"width": (64, 8192), "height": (64, 8192), "batch_size": (1, 64)},
     "DiaphaneVAEDecode": {"tile_size": (0, 8192)},
@@ -105,6 +107,7 @@ CHOICES: dict[str, list[str]] = {
     "DiaphaneJointFromLayer": ["given", "fit"],
     "DiaphaneBlend": ["given", "fit"],
     "DiaphaneExtract": ["extract", "fit"],
+    "DiaphaneShape": ["fit", "corrections"],
     "DiaphaneLayerPrompts": ["layers"],
     "DiaphaneEmptyLayers": ["layers"],
     "DiaphaneEmptyTransparent": ["family"],
@@ -126,6 +129,7 @@ CHOICES: dict[str, list[str]] = {
 }
 FILES: dict[str, list[str]] = {
     **{f"Diaphane{name}": ["file"] for name in ("Transparent", "Joint", "JointFromLayer", "Blend", "Extract")},
+    "DiaphaneShape": ["decoder_file", "encoder_file"],
     "DiaphaneVAEDecode": ["decoder_file"],
     "DiaphaneVAEEncode": ["encoder_file"],
     "DiaphaneVAE": ["decoder_file", "encoder_file"],
@@ -141,6 +145,7 @@ WIRED = [
     for node_id, sockets in SOCKETS.items()
     for name, kind in sockets.items()
     for fault, (make, words) in BY_KIND.get(kind, {}).items()
+    if (node_id, fault) != ("DiaphaneShape", "another batch")  # how many layers there are is known when it samples
 ]
 
 

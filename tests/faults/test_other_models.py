@@ -21,6 +21,7 @@ __all__ = ["models_stay_as_they_are", "right"]
 
 NEEDS = {
     "DiaphaneTransparent": {"SDXL", "SD1.5", "Flux"},
+    "DiaphaneShape": {"SDXL", "SD1.5", "Flux"},
     "DiaphaneJoint": {"SD1.5"},
     "DiaphaneJointFromLayer": {"SD1.5"},
     "DiaphaneBlend": {"SDXL"},
@@ -99,6 +100,7 @@ def test_vaes_of_another_kind(run: Run, right: Right, node_id: str, kind: str) -
 FLUX_VAE = {
     "DiaphaneBlend": ["16 latent channels", "works with 4"],
     "DiaphaneExtract": ["16 latent channels", "works with 4"],
+    "DiaphaneShape": ["16 latent channels", "works with 4"],
     "DiaphaneVAEDecode": ["latent has 4 channels", "decodes 16"],
     "DiaphaneSplitLayers": ["Flux kind", "SD1.5"],
 }

@@ -73,7 +73,9 @@ def make_shape(
     everywhere = precision < VAGUE and bool((planes == 1.0).all())
     if strength == 0.0 or end == 0.0 or everywhere:
         return patched
-    shape = Shape(AlphaVAE(vae, family, None, decoder_file, encoder_file), planes, precision, fit)
+    alpha = AlphaVAE(vae, family, None, decoder_file, encoder_file)
+    _ = alpha.decoder, alpha.encoder  # found, fetched and checked here: what is wrong with a file is this node's message
+    shape = Shape(alpha, planes, precision, fit)
     marks = [end * (i + 0.5) / corrections for i in range(corrections)]
     key = f"diaphane.{uuid.uuid4().hex}"
     # The first wrapper is the outermost one: what a correction adds outside of the area goes, too.
