@@ -46,6 +46,7 @@ from lib_layerdiffuse.pixels.layer_stack import (
 )
 from lib_layerdiffuse.pixels.linear_blend import to_linear, to_srgb
 from lib_layerdiffuse.pixels.place import OBJECT_FITS, fit_object, place, place_object
+from lib_layerdiffuse.pixels.precision import certain_part
 from lib_layerdiffuse.pixels.premultiplied import premultiply, resize_rgba, straighten
 from lib_layerdiffuse.pixels.repair import alpha_levels, defringe, keep_area, keep_extremes, trim
 from lib_layerdiffuse.pixels.shadow import drop_shadow, rgb
@@ -113,6 +114,7 @@ FUNCTIONS: dict[Callable[..., Any], Callable[[Tensor], Any]] = {
     place: lambda x: [place(x, scale, degrees)[0] for scale, degrees in ((0.5, 0.0), (1.0, 90.0), (1.3, 33.0))],
     place_object: lambda x: place_object(x, 3, 4, "centre", 0.5, 33.0)[0],
     fit_object: lambda x: [fit_object(x, Box(3, 4, 40, 50), fit)[0] for fit in OBJECT_FITS],
+    certain_part: lambda x: [certain_part(x[..., 3].unsqueeze(1), precision) for precision in (0.0, 0.5, 1.0)],
     premultiply: premultiply,
     straighten: straighten,
     resize_rgba: lambda x: resize_rgba(x, 300, 200),

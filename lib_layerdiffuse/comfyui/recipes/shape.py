@@ -141,7 +141,7 @@ class Shape:
     def _at(self, guider: Any, x: Tensor, count: int) -> Place:
         """The area at the size of the latents x [B, C, h, w], of which `count` are foregrounds."""
         height, width = (LATENT_SCALE * side for side in x.shape[2:])
-        area = fit_to(self.area.to(x.device), height, width, self.fit)
+        area = fit_to(self.area, height, width, self.fit).to(x.device)  # resized where it is: not every device can
         if len(area) not in (1, count):
             raise DiaphaneError(
                 f"{NODE} got {len(area)} areas for {count} transparent layers. Connect one area, or as many as the batch has such layers."
