@@ -1,7 +1,7 @@
 """Times of what this pack does, beside the textbook way to do the same: `make bench`. Prints tables; judges nothing.
 
 make bench                          everything
-make bench ARGS="decode pixels"     some of it: decode, sharing, patching, pixels
+make bench ARGS="decode pixels"     some of it: decode, sharing, correcting, patching, pixels
 make bench ARGS="decode --dtype bfloat16"
 
 Networks have their full size and random weights. Each part runs in a process of its own: what one leaves in memory would show in the
@@ -35,7 +35,7 @@ from lib_layerdiffuse.pixels.bleed import bleed_rgb
 from lib_layerdiffuse.pixels.composite import Layer, Layers
 from lib_layerdiffuse.weights.read import read_state_dict
 
-from .models import random_model
+from .models import random_alpha_vae, random_model
 
 
 class Case(NamedTuple):
@@ -112,6 +112,22 @@ def patching(device: torch.device, dtype: torch.dtype) -> Iterator[Case]:
                     yield Case(f"a step of 256x256 {when} the range", way, partial(predict, latent, text, y=pooled))
 
 
+def correcting(device: torch.device, dtype: torch.dtype) -> Iterator[Case]:
+    """A correction of one SD1.5 layer, whole or in a box of a quarter of its size, beside a step with guidance."""
+    from lib_layerdiffuse.comfyui.patch.corrections import Corrections
+
+    plain, vae = random_model("SD1.5", device, dtype), random_alpha_vae()
+    corrections = Corrections(vae, lambda rgba: rgba.roll(1, dims=3), [], 1.0)
+    for side in (256, 512):
+        latent = torch.randn(1, 4, side // 8, side // 8, device=device)
+        for share, what in ((1, "whole"), (2, "in a box of half its sides")):
+            part = latent[..., : side // 8 // share, : side // 8 // share]
+            yield Case(f"one layer of {side}x{side}, {what}", "ours", partial(corrections._difference, plain.model, part))
+        text = torch.randn(2, 77, 768, device=device, dtype=dtype)
+        with sampling(plain, torch.full((2,), 5.0, device=device)) as predict:
+            yield Case(f"a step of {side}x{side} with guidance", "textbook", partial(predict, latent.repeat(2, 1, 1, 1), text))
+
+
 def pixels(device: torch.device, dtype: torch.dtype) -> Iterator[Case]:
     """Bleeding and compositing. Pictures are float32, whatever networks work in."""
     layers = Layers(1024, 1024, tuple(Layer(torch.rand(1, 1024, 1024, 4, device=device), opacity=0.9) for _ in range(10)))
@@ -131,7 +147,7 @@ def composite_plainly(layers: Layers) -> Tensor:
     return canvas
 
 
-PARTS = {part.__name__: part for part in (decode, sharing, patching, pixels)}
+PARTS = {part.__name__: part for part in (decode, sharing, correcting, patching, pixels)}
 
 
 @torch.inference_mode()

@@ -17,7 +17,7 @@ import comfy.utils
 import torch
 import torch.nn.functional as F
 from comfy.model_patcher import ModelPatcher
-from comfy.patcher_extension import WrappersMP
+from comfy.patcher_extension import CallbacksMP, WrappersMP
 from torch import Tensor
 
 from ...pixels.fit import fit_to
@@ -45,6 +45,7 @@ class Confined:
         model.add_wrapper_with_key(WrappersMP.PREDICT_NOISE, self.key, self._keep_outside)
         model.add_wrapper_with_key(WrappersMP.CALC_COND_BATCH, self.key, self._give_to_conds)
         model.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, self.key, self._take_from_conds)
+        model.add_callback_with_key(CallbacksMP.ON_CLEANUP, self.key, self._forget)
 
     def at(self, size: tuple[int, ...]) -> Tensor:
         """The area's cells and the latents outside of it for latents of this size: [F, 1 + C, h, w], 1 in the first channel = paint."""
@@ -55,8 +56,11 @@ class Confined:
             self._known = size, torch.cat([inside.to(outside.device).expand(len(outside), -1, -1, -1), outside], dim=1)
         return self._known[1]
 
+    def _forget(self, _: ModelPatcher) -> None:
+        self._known = None
+
     def _before_sampling(self, executor: Callable[..., Any], noise: Tensor, *args: Any, **kwargs: Any) -> Any:
-        # The VAE works before the host loads the model, not beside it.
+        # The VAE works before ComfyUI loads the model, not beside it.
         if noise.ndim == 4:
             self.at(tuple(noise.shape[2:]))
         return executor(noise, *args, **kwargs)

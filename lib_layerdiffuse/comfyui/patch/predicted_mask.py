@@ -22,7 +22,7 @@ from .strength import Activity
 from .weight_patches import weight_shapes
 
 LAST = "diffusion_model.out.2"
-POSITIVE = 0  # in the host's list of what the parts of a batch are for
+POSITIVE = 0  # in ComfyUI's list of what the parts of a batch are for
 
 
 class PredictedMask:
