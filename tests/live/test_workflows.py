@@ -64,7 +64,7 @@ SAVES = {
         "joint_layers": "RGB",
     },
     "43 Background for your cut-out (SD1.5)": {"background": "RGB", "blended": "RGB"},
-    "44 Foreground for your background (SD1.5)": {"foreground": "RGBA", "blended": "RGB", "foreground_layers": "RGB"},
+    "44 Foreground for your background (SD1.5)": {"foreground": "RGBA", "blended": "RGB", "foreground_layers": "RGBA"},
     "45 A scene layer by layer (SD1.5)": {"scene": "RGB", "scene_layers": "RGB"},
     "60 Transparent picture (Flux)": {"transparent_flux": "RGBA"},
     "08 Layers to the ComfyUI editor and back (mini)": {"editor_mini": "RGB", "editor_mini_layers": "RGB"},
