@@ -86,9 +86,19 @@ class LayerDiffuseShape(io.ComfyNode):
         decoder_file: str = AUTO,
         encoder_file: str = AUTO,
     ) -> io.NodeOutput:
-        files = {"decoder_file": decoder_file, "encoder_file": encoder_file}
-        settings = {"precision": precision, "fit": fit, "strength": strength, "corrections": corrections, "end": end}
-        return io.NodeOutput(make_shape(model, vae, area, **settings, **files))
+        patched = make_shape(
+            model,
+            vae,
+            area,
+            precision=precision,
+            fit=fit,
+            strength=strength,
+            corrections=corrections,
+            end=end,
+            decoder_file=decoder_file,
+            encoder_file=encoder_file,
+        )
+        return io.NodeOutput(patched)
 
 
 NODES = [LayerDiffuseShape]

@@ -43,9 +43,11 @@ def random_alpha_vae() -> Any:
     prefix = RELEASED["SD1.5"][1]
 
     class RandomAlphaVAE(AlphaVAE):
-        decoder = ManagedNetwork(
+        decoder: Any = ManagedNetwork(
             TransparentDecoder, released(f"{prefix}vae_transparent_decoder", table("facts/transparent_decoder")), vae.patcher
         )
-        encoder = ManagedNetwork(OffsetEncoder, released(f"{prefix}vae_transparent_encoder", table("facts/offset_encoder")), vae.patcher)
+        encoder: Any = ManagedNetwork(
+            OffsetEncoder, released(f"{prefix}vae_transparent_encoder", table("facts/offset_encoder")), vae.patcher
+        )
 
     return RandomAlphaVAE(vae, Family.SD15)

@@ -63,7 +63,8 @@ def shadow_layer(
 def _at_size_of(layer: Tensor, image: Tensor, fit: str) -> Tensor:
     """[B, h, w, 1, 3 or 4] -> [B, H, W, 3], float32, on the layer's device."""
     rgb = with_alpha(image)[..., :3].to(layer)
-    return fit_to(rgb.movedim(-1, 1), *layer.shape[1:3], fit, fill=0.5).movedim(1, -1)
+    height, width = layer.shape[1:3]
+    return fit_to(rgb.movedim(-1, 1), height, width, fit, fill=0.5).movedim(1, -1)
 
 
 def _blur(values: Tensor, sigma: float) -> Tensor:

@@ -58,7 +58,7 @@ def family(tmp_path_factory: pytest.TempPathFactory) -> mini.MiniFiles:
         shutil.copy(path, folder)
     files = mini.MiniFiles(folder, Path("unused"))
     torch.manual_seed(0)
-    brush = brush_from(load_weights(files.path("bg2fg")), mini.UNET.model_channels)
+    brush: Any = brush_from(load_weights(files.path("bg2fg")), mini.UNET.model_channels)
     with torch.no_grad():
         for parameter in brush.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.02).copy_(parameter.half())

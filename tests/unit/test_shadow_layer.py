@@ -182,7 +182,7 @@ def test_single_pictures_go_with_batches(shadows: Case, counts: tuple[int, int, 
     kept = [picture.clone() for picture in given]
     found = shadow_layer(given[0], given[1], given[2], SMOOTH, THRESHOLD)
     for row in range(3):
-        one = shadow_layer(*(picture[min(row, len(picture) - 1)][None] for picture in given), SMOOTH, THRESHOLD)
+        one = shadow_layer(*(picture[min(row, len(picture) - 1)][None] for picture in given), smooth=SMOOTH, threshold=THRESHOLD)
         for many, single in zip(found, one, strict=True):
             assert many.shape == (3, SIDE, SIDE, 4) and torch.allclose(many[row], single[0], atol=1e-5)
     assert all(torch.equal(*pair) for pair in zip(given, kept, strict=True))
@@ -196,6 +196,6 @@ def test_batches_that_do_not_go_together() -> None:
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_other_precisions(shadows: Case, dtype: torch.dtype) -> None:
     given = [picture[:2].to(dtype) for picture in (shadows.background, shadows.layer, shadows.together(shadows.cast))]
-    exact = shadow_layer(*(picture.float() for picture in given), SMOOTH, THRESHOLD)
-    for found, expected in zip(shadow_layer(*given, SMOOTH, THRESHOLD), exact, strict=True):
+    exact = shadow_layer(*(picture.float() for picture in given), smooth=SMOOTH, threshold=THRESHOLD)
+    for found, expected in zip(shadow_layer(*given, smooth=SMOOTH, threshold=THRESHOLD), exact, strict=True):
         assert found.dtype == torch.float32 and torch.equal(found, expected)

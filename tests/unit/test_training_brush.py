@@ -100,6 +100,7 @@ def test_what_is_outside_of_the_area_is_given_and_not_learned(monkeypatch: pytes
     monkeypatch.setattr(UNet, "features", lambda self, x, *rest: (seen.append(x), whole(self, x, *rest))[1])
     step = objective.step(draws_for(Run(Path(), steps=1, batch=4, learning_rate=1.0), 3))
     losses = objective(draws)
+    assert objective.data.without is not None
     given = objective.data.without[step.items].flatten(0, 1)
     kept = (seen[0] == given).all(dim=1)
     assert kept.any() and not kept.all()

@@ -38,6 +38,7 @@ class BrushObjective(DiffusionObjective):
     def forward(self, draws: Draws, player: str = "") -> dict[str, Tensor]:
         assert self.sharing is not None and self.data.outline is not None and self.data.without is not None
         step = self.step(draws)
+        assert step.control is not None
         device, frames = step.clean.device, self.data.frames
         outlines = self.data.outline[step.items]
         areas, s = self.areas(draws, outlines[:, 0].bool())

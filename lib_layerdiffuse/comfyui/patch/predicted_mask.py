@@ -50,7 +50,6 @@ class PredictedMask:
         return {LAST: self._hook_for(attached(patcher, self.network_key))}
 
     def _hook_for(self, net: AttentionSharing) -> ForwardHook:
-        @torch.compiler.disable
         def look(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
             features = args[0]
             if not self._parts or not self.activity.is_active():
@@ -62,7 +61,8 @@ class PredictedMask:
                     known = self.mask.alpha  # of another positive prompt, at the same step
                     self.mask.alpha = found if known is None else torch.maximum(found, known.to(found))
 
-        return look
+        hook: Any = torch.compiler.disable(look)
+        return hook
 
     def _on_step(self, executor: Callable[..., Tensor], x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         self.mask.alpha, self._size = None, tuple(x.shape[2:])
