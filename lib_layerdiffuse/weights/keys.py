@@ -120,7 +120,7 @@ def sharing_control_channels(state_dict: Mapping[str, Tensor]) -> int:
 
     5 for a trained brush: the given layer, the area, and how precisely it is meant (training/stages/brush.py).
     """
-    first = next((value for key, value in state_dict.items() if key == "kwargs_encoder.blocks_0.0.weight"), None)
+    first = state_dict.get("kwargs_encoder.blocks_0.0.weight")
     return 0 if first is None else _size(first, 1)
 
 

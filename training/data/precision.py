@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from lib_layerdiffuse.pixels.boxes import box_around
 from lib_layerdiffuse.pixels.gaussian import gaussian_blur
 
 COARSEST = 4  # S: at 0 the area is the outline, at S its box
@@ -15,9 +16,10 @@ LEVEL = 0.1  # of a blurred outline, from which on a pixel is in the area
 def box(outline: Tensor) -> Tensor:
     """The box around an outline: [H, W] bool -> the same; nothing around nothing."""
     filled = torch.zeros_like(outline)
-    rows, columns = outline.any(dim=1).nonzero(), outline.any(dim=0).nonzero()
-    if len(rows):
-        filled[int(rows[0]) : int(rows[-1]) + 1, int(columns[0]) : int(columns[-1]) + 1] = True
+    if outline.any():
+        found = box_around(outline)
+        left, top = int(found.x), int(found.y)
+        filled[top : top + int(found.height), left : left + int(found.width)] = True
     return filled
 
 

@@ -68,6 +68,16 @@ def require_vae(vae: VAE, node: str) -> None:
         )
 
 
+def require_vae_of(model: ModelPatcher, vae: VAE, node: str) -> None:
+    """Raises DiaphaneError unless the VAE is of a kind that LayerDiffuse knows, and has the latent channels of the model."""
+    require_vae(vae, node)
+    needed = model.model.latent_format.latent_channels
+    if vae.latent_channels != needed:
+        raise DiaphaneError(
+            f"{node} got a VAE with {vae.latent_channels} latent channels, the model works with {needed}. Connect the VAE of the model."
+        )
+
+
 def latent_family(choice: str, vae: VAE, samples: Mapping[str, Any] | None = None) -> tuple[Family, str | None]:
     """The family whose transparency networks fit, and what to do if alpha is wrong; None if latent or VAE show that the family is right.
 

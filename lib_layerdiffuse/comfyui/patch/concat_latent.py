@@ -22,6 +22,7 @@ from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
 from ...pixels.fit import CROP, fit_to
+from .conditions import given_to_all
 from .strength import Activity
 
 
@@ -58,14 +59,8 @@ class ConcatLatentPatch:
         model.set_model_input_block_patch(self)
 
     def _give_to_conds(self, executor: Callable[..., Any], model: Any, conds: list[Any], x: Tensor, *args: Any) -> Any:
-        # As part of each condition, ComfyUI crops it to the condition's area and batches it with the others.
-        # All conditions get it, the negative one too: otherwise they could not run in one batch.
         concat = comfy.conds.CONDNoiseShape(self.concat.like(x))
-        given = [
-            None if entries is None else [{**c, "model_conds": {**c["model_conds"], self.key: concat}} for c in entries]
-            for entries in conds
-        ]
-        return executor(model, given, x, *args)
+        return executor(model, given_to_all(conds, self.key, concat), x, *args)
 
     def _take_from_conds(
         self, executor: Callable[..., Any], x: Tensor, timesteps: Any, context: Any, y: Any, control: Any, options: dict, **kwargs: Any

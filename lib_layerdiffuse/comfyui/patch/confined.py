@@ -22,6 +22,7 @@ from torch import Tensor
 
 from ...pixels.fit import fit_to
 from ..layers import LATENT_SCALE
+from .conditions import given_to_all
 from .strength import Activity
 
 
@@ -70,12 +71,8 @@ class Confined:
         return _outside_of(self.at(tuple(x.shape[2:])), predicted) if self.activity.is_active() else predicted
 
     def _give_to_conds(self, executor: Callable[..., Any], model: Any, conds: list[Any], x: Tensor, *args: Any) -> Any:
-        # As part of each condition, ComfyUI crops it to the condition's area and repeats it over the sets.
-        given = comfy.conds.CONDNoiseShape(self.at(tuple(x.shape[2:])))
-        every = [
-            None if entries is None else [{**c, "model_conds": {**c["model_conds"], self.key: given}} for c in entries] for entries in conds
-        ]
-        return executor(model, every, x, *args)
+        confined = comfy.conds.CONDNoiseShape(self.at(tuple(x.shape[2:])))
+        return executor(model, given_to_all(conds, self.key, confined), x, *args)
 
     def _take_from_conds(self, executor: Callable[..., Any], x: Tensor, *args: Any, **kwargs: Any) -> Any:
         given = kwargs.pop(self.key, None)

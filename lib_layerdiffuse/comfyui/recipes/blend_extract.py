@@ -12,7 +12,7 @@ from ...pixels.fit import CROP, FIT, fit_to
 from ...pixels.straight import on_grey
 from ...weights.catalogue import Family, Role
 from ..layers import BACKGROUND, BLENDED, FOREGROUND, LATENT_SCALE
-from ..models.families import require_family, require_vae
+from ..models.families import require_family, require_vae_of
 from ..models.weight_files import AUTO, weights_for
 from ..patch.concat_latent import ConcatLatent
 from ..patch.deltas import apply_deltas
@@ -67,12 +67,7 @@ def make_extract(
 
 def _encoded(model: ModelPatcher, vae: VAE, pictures: list[Tensor], fit: str, node: str) -> ConcatLatent:
     """Pictures [B or 1, H, W, 4] as latents that the model sees beside the noise, all at the size of the first."""
-    require_vae(vae, node)
-    needed = model.model.latent_format.latent_channels
-    if vae.latent_channels != needed:
-        raise DiaphaneError(
-            f"{node} got a VAE with {vae.latent_channels} latent channels, the model works with {needed}. Connect the VAE of the model."
-        )
+    require_vae_of(model, vae, node)
     count = max(map(len, pictures))
     if any(len(rgba) not in (1, count) for rgba in pictures):
         raise DiaphaneError(f"{node} got {' and '.join(str(len(p)) for p in pictures)} pictures. Give it as many of each, or one.")

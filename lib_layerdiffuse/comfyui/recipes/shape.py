@@ -26,7 +26,7 @@ from ...weights.catalogue import Family
 from ..alpha.alpha_vae import AlphaVAE
 from ..alpha.transparent_vae import opaque_vae
 from ..layers import LATENT_SCALE
-from ..models.families import require_family, require_vae
+from ..models.families import require_family, require_vae_of
 from ..models.weight_files import AUTO
 from ..patch.corrections import Corrections, bring_back, foreground_rows_of
 from ..patch.generated import ObjectMask
@@ -60,12 +60,7 @@ def make_shape(
     """
     family = require_family(model, NODE, {Family.SD15: None, Family.SDXL: None, Family.FLUX: None})
     vae = opaque_vae(vae)
-    require_vae(vae, NODE)
-    needed = model.model.latent_format.latent_channels
-    if vae.latent_channels != needed:
-        raise DiaphaneError(
-            f"{NODE} got a VAE with {vae.latent_channels} latent channels, the model works with {needed}. Connect the VAE of the model."
-        )
+    require_vae_of(model, vae, NODE)
     planes = mask_planes(area).clamp(0.0, 1.0)
     if not planes.flatten(1).any(dim=1).all():
         raise DiaphaneError(f"{NODE} got an area in which nothing is marked. Paint it: 1 (white) is where the layer is to be.")
@@ -147,7 +142,7 @@ class Shape:
                 f"{NODE} got {len(area)} areas for {count} transparent layers. Connect one area, or as many as the batch has such layers."
             )
         _check_size(area)
-        nothing = guider.inner_model.process_latent_in(self.vae.empty(height, width, 1)["samples"])
+        nothing = guider.inner_model.process_latent_in(self.vae.empty(height, width, 1)["samples"]).to(x)
         bring_back(guider, x)
         outer, certain = (plane.movedim(1, -1) for plane in (area, certain_part(area, self.precision)))
         return Place(outer, certain, F.max_pool2d(area, LATENT_SCALE), nothing)

@@ -14,8 +14,9 @@ from ...pixels.fit import CROP, STRETCH, fit_to
 from ...pixels.straight import mask_planes, on_grey
 from ...weights.catalogue import Family, Role
 from ..alpha.alpha_vae import AlphaVAE
+from ..alpha.transparent_vae import opaque_vae
 from ..layers import BLENDED, FOREGROUND
-from ..models.families import require_family
+from ..models.families import require_family, require_vae_of
 from ..models.weight_files import AUTO, weights_for
 from ..patch.attention_sharing import GIVEN_AND_AREA, check_arrangement, share_attention
 from ..patch.confined import Confined
@@ -50,8 +51,8 @@ def make_trained_brush(
         raise DiaphaneError(f"{NODE} works on one background, got {len(rgba)}. Pick one with Get Image from Batch.")
     if not 0.0 <= precision <= 1.0:
         raise DiaphaneError(f"precision has to be between 0 (anywhere in the area) and 1 (exactly this area), got {precision}.")
-    alpha_vae = AlphaVAE.of(vae, NODE, str(family))
-    _check_latents(alpha_vae.vae, model)
+    alpha_vae = AlphaVAE(opaque_vae(vae), family)
+    require_vae_of(model, alpha_vae.vae, NODE)
     plane = _area_plane(area, *rgba.shape[1:3]).to(rgba.device)
     picture = on_grey(rgba)
     coarseness = 1.0 - precision
@@ -82,11 +83,3 @@ def _area_plane(area: Tensor, height: int, width: int) -> Tensor:
     if not planes.any():
         raise DiaphaneError(f"The area of {NODE} is empty: white is where the object goes. Paint one, or invert the mask.")
     return fit_to(planes, height, width, STRETCH)
-
-
-def _check_latents(vae: VAE, model: ModelPatcher) -> None:
-    needed = model.model.latent_format.latent_channels
-    if vae.latent_channels != needed:
-        raise DiaphaneError(
-            f"{NODE} got a VAE with {vae.latent_channels} latent channels, the model works with {needed}. Connect the VAE of the model."
-        )
