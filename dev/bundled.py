@@ -70,13 +70,17 @@ def on_stand_ins(name: str) -> Json:
     return swap_prompt(prompt(name), family(name))
 
 
-def name_models(folder: Path) -> None:
-    """Writes empty files under the names of the workflows' models: the frontend complains of what is missing."""
+def name_models(folder: Path) -> list[Path]:
+    """Writes empty files under the names of the workflows' models: the frontend complains of what is missing. -> those that are new."""
+    new = []
     for name in names():
         for model in (model for node in read(name)["nodes"] for model in node["properties"].get("models", [])):
             path = folder / model["directory"] / model["name"]
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.touch()
+            if not path.exists():
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.touch()
+                new.append(path)
+    return new
 
 
 def draw_cut_out(path: Path, width: int, height: int) -> Path:

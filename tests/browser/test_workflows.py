@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,8 +33,11 @@ MESSAGE = "start and end have to be between 0 and 1, start not after end; got st
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _models(server: ComfyServer) -> None:
-    bundled.name_models(server.base_directory / "models")
+def _models(server: ComfyServer) -> Iterator[None]:
+    new = bundled.name_models(server.base_directory / "models")
+    yield
+    for path in new:  # other modules have the same server, and models that are missing on it
+        path.unlink()
 
 
 @FRONTENDS
