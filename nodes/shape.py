@@ -27,7 +27,9 @@ class LayerDiffuseShape(io.ComfyNode):
             inputs=[
                 inputs.model("SD1.5, SDXL or FLUX.1"),
                 inputs.vae(),
-                io.Mask.Input("area", tooltip="1 = here, as in a painted mask. One for all layers, or one for each. Any size."),
+                io.Mask.Input(
+                    "area", tooltip="1 = here, as in a painted mask, not 1 = transparent. One for all layers, or one for each. Any size."
+                ),
                 io.Float.Input(
                     "precision",
                     default=1.0,
